@@ -1,0 +1,14 @@
+"""CreateCheckpoint: send CHECKPOINT CREATE within the intent's window."""
+
+from typing import Any
+
+from questdb_backup.handler import Event, lambda_handler
+from questdb_backup.questdb.base import Fence
+from questdb_backup.services import Services
+from questdb_backup.steps.database import create_checkpoint
+
+
+@lambda_handler
+def handler(event: Event, services: Services) -> dict[str, Any]:
+    """See `create_checkpoint`."""
+    return create_checkpoint(services, Fence.from_json(event["fence"]))

@@ -1,0 +1,106 @@
+"""The composition root on AWS: the functions' environment becomes configuration and adapters."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from questdb_backup.errors import ConfigurationError
+from questdb_backup.questdb.base import Database
+from questdb_backup.services import Config, Services
+from questdb_backup.settings import load_settings
+from questdb_backup.source.base import Source
+from questdb_backup.status.base import StatusStore
+from questdb_backup.stores.base import ObjectStore
+
+_PREFIX = "QDB_BACKUP_"
+
+
+def services_from_environment(environ: Mapping[str, str]) -> Services:
+    """Services of a Lambda function; an adapter whose variables are missing fails when it is first used."""
+    _log_as_json(environ)
+    settings = load_settings({}, environ, None)
+    text = environ.get
+
+    def store() -> ObjectStore:
+        from questdb_backup.stores.open import open_store
+
+        return open_store(settings.require_object_store(), max_connections=16)
+
+    def status() -> StatusStore:
+        from questdb_backup.status.dynamodb import DynamoStatusStore
+
+        return DynamoStatusStore(_require(environ, "STATUS_TABLE"))
+
+    def database() -> Database:
+        from questdb_backup.questdb.pgwire import PgwireDatabase, conninfo_from_secret
+
+        secret, host = _require(environ, "DATABASE_SECRET_ARN"), text(_PREFIX + "DATABASE_HOST")
+        port = text(_PREFIX + "DATABASE_PORT")
+        return PgwireDatabase(lambda: conninfo_from_secret(secret, host=host, port=port))
+
+    def source(_version: str | None) -> Source:
+        raise ConfigurationError(
+            "no source can be read on AWS in this version", "use questdb-backup on the host"
+        )
+
+    restore_root = text(_PREFIX + "RESTORE_ROOT")
+    return Services(
+        config=Config(
+            source=text(_PREFIX + "SOURCE", "ebs"),
+            instance_name=settings.instance_name,
+            stack_id=text(_PREFIX + "STACK_ID"),
+            window_seconds=float(text(_PREFIX + "CHECKPOINT_WINDOW_SECONDS", "30")),
+            lease_seconds=1800.0,
+            release_timeout_seconds=600.0,
+            keep_latest_n=settings.cleanup_keep_latest_n,
+            compression_level=settings.compression_level,
+            max_concurrency=int(text(_PREFIX + "MAX_CONCURRENCY", "16")),
+            restore_root=Path(restore_root) if restore_root else None,
+        ),
+        make_store=store,
+        make_status=status,
+        make_database=database,
+        make_source=source,
+        metrics=_EmbeddedMetrics(text(_PREFIX + "STACK_NAME", "questdb-backup")),
+    )
+
+
+def _require(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(_PREFIX + name)
+    if not value:
+        raise ConfigurationError(
+            f"the environment variable {_PREFIX}{name} is missing", "deploy the template again"
+        )
+    return value
+
+
+class _EmbeddedMetrics:
+    """Figures as CloudWatch's embedded metric format, by Powertools; one dimension, the stack."""
+
+    def __init__(self, stack: str) -> None:
+        self._stack = stack
+
+    def add(self, name: str, value: float, unit: str, **dimensions: str) -> None:
+        """Print the figure in a line of its own."""
+        from aws_lambda_powertools.metrics import MetricUnit, single_metric
+
+        with single_metric(
+            name=name,
+            unit=MetricUnit(unit),
+            value=value,
+            namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "QuestDBBackup"),
+            default_dimensions={"Stack": self._stack, **dimensions},
+        ):
+            pass
+
+
+def _log_as_json(environ: Mapping[str, str]) -> None:
+    """Give the package's logger the JSON form of Powertools."""
+    from aws_lambda_powertools import Logger
+
+    logger = Logger(service=environ.get("POWERTOOLS_SERVICE_NAME", "questdb-backup"))
+    package = logging.getLogger("questdb_backup")
+    package.handlers = list(logger.handlers)
+    package.setLevel(logging.INFO)
+    package.propagate = False

@@ -1,0 +1,148 @@
+"""The names of the instances in a store, and which one this deployment is.
+
+``_backup/instances.json`` lists them: for each name the data id of its database and, on AWS, the
+stack that made it. On one machine ``db/.backup_instance_name`` holds the name; it is never backed up.
+"""
+
+import contextlib
+import json
+import os
+import random
+import secrets
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from questdb_backup import keys
+from questdb_backup.errors import (
+    ConfigurationError,
+    DamagedBackupError,
+    DataIdMismatchError,
+    PreconditionFailedError,
+    StoreUnavailableError,
+)
+from questdb_backup.instance_name import is_instance_name, new_instance_name
+from questdb_backup.services import Services
+from questdb_backup.stores.base import ObjectStore
+
+NAME_FILE = "db/.backup_instance_name"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One entry of ``instances.json``."""
+
+    name: str
+    data_id: str | None = None
+    stack_id: str | None = None
+
+
+def read_instances(store: ObjectStore) -> tuple[list[Instance], str | None]:
+    """The instances of a store, sorted by name, and the version for a swap (None: no such object)."""
+    found = store.read(keys.INSTANCES)
+    if found is None:
+        return [], None
+    try:
+        rows = json.loads(found.data)["instances"]
+        return sorted((Instance(**row) for row in rows), key=lambda known: known.name), found.version
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedBackupError(
+            f"{keys.INSTANCES} cannot be read: {error!r}", "run `questdb-backup check --rebuild`"
+        ) from error
+
+
+def resolve_instance(services: Services) -> Instance:
+    """The instance of this deployment, registered in the store.
+
+    The name comes from ``backup.instance.name``, else the root's name file, else the entry of this
+    stack, else it is new. Raise DataIdMismatchError where the root's ``.data_id`` is another one.
+    """
+    config = services.config
+    root = config.root if config.source in ("path", "frozen") else None
+    data_id = read_data_id(root) if root else None
+    name = config.instance_name or (_read_name(root) if root else None)
+    for _ in range(20):
+        known, version = read_instances(services.store)
+        instance = _choose(known, name, data_id, config.stack_id)
+        if instance in known or _register(services.store, known, version, instance):
+            if root:
+                _write_name(root, instance.name)
+            return instance
+    raise StoreUnavailableError(f"{keys.INSTANCES} was changed by others again and again", "try again")
+
+
+def _choose(known: list[Instance], name: str | None, data_id: str | None, stack_id: str | None) -> Instance:
+    if name is None and stack_id is not None:
+        name = next((entry.name for entry in known if entry.stack_id == stack_id), None)
+    if name is None:
+        taken = {entry.name for entry in known}
+        name = _unused_name(taken)
+    if not is_instance_name(name):
+        raise ConfigurationError(
+            f"'{name}' is not a backup instance name", "letters, digits and dashes, say gentle-forest-orchid"
+        )
+    entry = next((entry for entry in known if entry.name == name), None)
+    if entry and entry.data_id and data_id and entry.data_id != data_id:
+        raise DataIdMismatchError(
+            f"ER007 - Data ID mismatch: the local database has data ID {data_id},"
+            f" the backups of instance '{name}' have {entry.data_id}",
+            "back this database up under a name of its own: remove db/.backup_instance_name"
+            " (or give another --instance-name)",
+        )
+    return Instance(
+        name=name,
+        data_id=data_id or (entry.data_id if entry else None),
+        stack_id=stack_id or (entry.stack_id if entry else None),
+    )
+
+
+def _unused_name(taken: set[str]) -> str:
+    source: random.Random = secrets.SystemRandom()
+    while (name := new_instance_name(source)) in taken:
+        pass
+    return name
+
+
+def _register(store: ObjectStore, known: list[Instance], version: str | None, instance: Instance) -> bool:
+    rows = [asdict(entry) for entry in known if entry.name != instance.name] + [asdict(instance)]
+    value = {"format": 1, "instances": sorted(rows, key=lambda row: str(row["name"]))}
+    try:
+        store.replace(keys.INSTANCES, json.dumps(value, indent=1).encode() + b"\n", version)
+    except PreconditionFailedError:
+        return False
+    return True
+
+
+def read_data_id(root: Path) -> str | None:
+    """The database's id from ``db/.data_id`` in hex; None where the server (8.1) has none."""
+    try:
+        data = (root / "db" / ".data_id").read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigurationError(f"{root}/db/.data_id cannot be read: {error}") from error
+    return data.hex() or None
+
+
+def _read_name(root: Path) -> str | None:
+    with contextlib.suppress(FileNotFoundError):
+        return (root / NAME_FILE).read_text().strip() or None
+    return None
+
+
+def _write_name(root: Path, name: str) -> None:
+    path = root / NAME_FILE
+    if _read_name(root) == name:
+        return
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=".backup_instance_name.", dir=path.parent)
+        with os.fdopen(handle, "w") as file:
+            file.write(name + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the instance name '{name}' cannot be written to {path}: {error}",
+            "make the folder writable for this user, or give --instance-name",
+        ) from error

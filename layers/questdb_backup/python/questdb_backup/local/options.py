@@ -1,0 +1,148 @@
+"""The composition root of one machine: what the command line says becomes configuration and adapters."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from questdb_backup.errors import ConfigurationError
+from questdb_backup.questdb.base import Database
+from questdb_backup.services import Config, Services
+from questdb_backup.settings import Settings, load_settings
+from questdb_backup.source.base import Source
+from questdb_backup.status.base import StatusStore
+from questdb_backup.stores.base import ObjectStore
+
+STATE_FOLDER = "backup"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a verb was given; plain values, so that the watchdog can be told the same.
+
+    ``flags`` are settings by their flag's name. ``source`` is ``path`` or ``frozen``.
+    """
+
+    root: str | None = None
+    source: str = "path"
+    dsn: str | None = None
+    state: str | None = None
+    server_version: str | None = None
+    grace_hours: float = 48.0
+    flags: dict[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """Where one machine keeps the live status and its locks: ``ROOT/backup`` or ``--state DIR``."""
+
+    path: Path
+
+    @property
+    def status(self) -> Path:
+        """The SQLite file of the live status."""
+        return self.path / "status.sqlite"
+
+    @property
+    def run_lock(self) -> Path:
+        """Held while a run is alive."""
+        return self.path / "run.lock"
+
+    @property
+    def guard_lock(self) -> Path:
+        """Held while a guard acts: one at a time."""
+        return self.path / "guard.lock"
+
+    @property
+    def watchdog_log(self) -> Path:
+        """What the watchdog had to say."""
+        return self.path / "watchdog.log"
+
+
+class Place:
+    """One machine's services for the given options; nothing is opened before it is asked for."""
+
+    def __init__(self, options: Options, environ: Mapping[str, str]) -> None:
+        self.options = options
+        self._environ = environ
+
+    @cached_property
+    def root(self) -> Path | None:
+        """The server root, absolute. Raise ConfigurationError where it is none."""
+        if self.options.root is None:
+            return None
+        root = Path(self.options.root).absolute()
+        if not root.is_dir():
+            raise ConfigurationError(f"the server root {root} does not exist", "give --root as QuestDB's -d folder")
+        if not (root / "db").is_dir():
+            raise ConfigurationError(
+                f"{root} has no db folder, so it is no QuestDB root", "give --root as QuestDB's -d folder"
+            )
+        return root
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, from flags, environment and the root's conf folder."""
+        return load_settings(self.options.flags, self._environ, self.root)
+
+    @cached_property
+    def state(self) -> StateFolder:
+        """Where the live status is. Raise ConfigurationError without a root and a state folder."""
+        if self.options.state is not None:
+            return StateFolder(Path(self.options.state).absolute())
+        if self.root is None:
+            raise ConfigurationError("this verb needs the server root", "give --root, or --state DIR")
+        if not os.access(self.root, os.W_OK):
+            raise ConfigurationError(
+                f"the server root {self.root} is not writable for this user, the live status cannot be kept there",
+                "run as the server's user, or give --state DIR",
+            )
+        return StateFolder(self.root / STATE_FOLDER)
+
+    @cached_property
+    def services(self) -> Services:
+        """Everything a step may use."""
+        settings, options = self.settings, self.options
+        return Services(
+            config=Config(
+                source=options.source,
+                root=self.root,
+                instance_name=settings.instance_name,
+                server_version=options.server_version,
+                release_timeout_seconds=10.0,
+                grace_seconds=options.grace_hours * 3600.0,
+                keep_latest_n=settings.cleanup_keep_latest_n,
+                compression_level=settings.compression_level,
+                max_concurrency=settings.compression_threads,
+            ),
+            make_store=self._store,
+            make_status=self._status,
+            make_database=self._database,
+            make_source=self._source,
+        )
+
+    def _store(self) -> ObjectStore:
+        from questdb_backup.stores.open import open_store
+
+        return open_store(
+            self.settings.require_object_store(), max_connections=self.settings.compression_threads + 4
+        )
+
+    def _status(self) -> StatusStore:
+        from questdb_backup.status.sqlite import SqliteStatusStore
+
+        return SqliteStatusStore(self.state.status)
+
+    def _database(self) -> Database:
+        from questdb_backup.questdb.pgwire import PgwireDatabase, conninfo_from
+
+        return PgwireDatabase(conninfo_from(self.options.dsn, self._environ))
+
+    def _source(self, version: str | None) -> Source:
+        from questdb_backup.source.path import CheckpointSource, LocalTree
+
+        root = self.root
+        if root is None:
+            raise ConfigurationError("no server root is set", "give --root with QuestDB's root directory")
+        return CheckpointSource(LocalTree(root), server_version=version)

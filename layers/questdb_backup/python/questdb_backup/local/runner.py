@@ -1,0 +1,145 @@
+"""Runs a workflow on one machine: lock, guard, watchdog, engine, and the guard again where it failed."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from questdb_backup import errors
+from questdb_backup.engine.definition import StateMachine
+from questdb_backup.engine.execution import Execution, ExecutionResult
+from questdb_backup.errors import BackupAbortedError, BackupToolError, PermanentError
+from questdb_backup.local.bundle import read_definition, substitutions, tasks
+from questdb_backup.local.guarding import guard, local_instance, new_holder
+from questdb_backup.local.options import Place
+from questdb_backup.local.watchdog import Watchdog
+from questdb_backup.services import Services, logger
+from questdb_backup.status.base import LiveRun
+from questdb_backup.status.run_lock import RunLock, read_holder
+from questdb_backup.steps.fail import error_text
+
+_POLL_SECONDS = 0.2
+_TIME_SCALE = 0.25
+"""Waits between retries are made for Lambda's cold starts; one machine needs a quarter of them."""
+
+Progress = Callable[[LiveRun | None], None]
+
+
+def _ignore(_live: LiveRun | None) -> None:
+    """No progress is wanted."""
+
+
+def run_backup(
+    place: Place,
+    request: dict[str, Any],
+    progress: Progress = _ignore,
+    workflow_services: Services | None = None,
+) -> dict[str, Any]:
+    """One backup, followed to its end; give its row and counters.
+
+    ``workflow_services``: what the handlers use where that is not the place's own (tests inject faults).
+
+    Raise what the run failed with, under its own class. An interrupt (Ctrl-C) and an abort stop the
+    execution; the checkpoint is released and the row failed before this returns.
+    """
+    holder = new_holder()
+    before = read_holder(place.state.run_lock)
+    lock = RunLock(place.state.run_lock)
+    with lock:
+        lock.record(holder)
+        guard(place, last_holder=(before.run if before else None) or "")
+        with Watchdog(place):
+            execution = _prepare("backup", workflow_services or place.services, request, holder)
+            result = _follow(execution, lambda: _watch_backup(place, execution, progress))
+            if result.status != "SUCCEEDED":
+                _end_failed(place, holder, result)
+    return _output(result)
+
+
+def run_restore(
+    services: Services, request: dict[str, Any], progress: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """One restore, followed to its end; give its result. Raise what it failed with."""
+    execution = _prepare("restore", services, request, new_holder())
+    result = _follow(execution, progress)
+    execution.join(60.0)
+    return _output(result)
+
+
+def _prepare(name: str, services: Services, request: dict[str, Any], holder: str) -> Execution:
+    definition = read_definition(name)
+    machine = StateMachine.load(definition, substitutions(definition))
+    return Execution(
+        machine,
+        tasks(definition, services),
+        request,
+        name=holder.rpartition(":")[2],
+        execution_id=holder,
+        read_object=lambda _bucket, key: services.store.get(key),
+        max_workers=services.config.max_concurrency,
+        time_scale=_TIME_SCALE,
+    )
+
+
+def _follow(execution: Execution, look: Callable[[], None]) -> ExecutionResult:
+    """Run the execution on a thread and look at it until it ends; an interrupt stops it."""
+    results: list[ExecutionResult] = []
+    thread = threading.Thread(target=lambda: results.append(execution.run()), name="execution")
+    thread.start()
+    with _stop_on_interrupt(execution, thread):
+        while thread.is_alive():
+            look()
+            thread.join(_POLL_SECONDS)
+        look()
+    return results[0]
+
+
+@contextmanager
+def _stop_on_interrupt(execution: Execution, thread: threading.Thread) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        execution.stop("BackupAbortedError", "interrupted at the terminal")
+        thread.join()
+
+
+def _watch_backup(place: Place, execution: Execution, progress: Progress) -> None:
+    """Show how far the run is, and stop it where an abort is asked for."""
+    instance = local_instance(place)
+    live = place.services.status.read(instance) if instance else None
+    progress(live)
+    if live is not None and live.abort_reason:
+        execution.stop("BackupAbortedError", live.abort_reason)
+
+
+def _end_failed(place: Place, holder: str, result: ExecutionResult) -> None:
+    """What EventBridge does on AWS: the guard looks after every execution that did not succeed."""
+    try:
+        guard(place, reason=_failure(result)[1], last_holder=holder)
+    except BackupToolError as error:
+        logger.warning("the guard could not end the failed run, the next start tries again: %s", error)
+
+
+def _failure(result: ExecutionResult) -> tuple[str, str]:
+    """Class name and message of what an execution failed with."""
+    text = error_text({"Error": result.error or "", "Cause": result.cause or ""})
+    return result.error or result.status, text
+
+
+def _output(result: ExecutionResult) -> dict[str, Any]:
+    if result.status == "SUCCEEDED":
+        output: dict[str, Any] = result.output
+        return output
+    name, text = _failure(result)
+    if result.status == "ABORTED":
+        raise BackupAbortedError(f"the backup was aborted: {text}")
+    raise as_error(name, text)
+
+
+def as_error(name: str, text: str) -> BackupToolError:
+    """The exception of a class name and its text, as far as `errors` knows the class."""
+    fact, _, hint = text.partition(". Hint: ")
+    known = getattr(errors, name, None)
+    if isinstance(known, type) and issubclass(known, BackupToolError):
+        return known(fact, hint)
+    return PermanentError(f"{name}: {fact}" if not hint else fact, hint)

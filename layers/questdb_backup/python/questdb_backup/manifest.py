@@ -1,0 +1,212 @@
+"""Manifest and shards: the immutable description of one backup. The format stands in `docs/FORMAT.md`.
+
+The manifest is small: it names shards. A shard holds one line per partition (or per table, for its
+own files); an unchanged shard is shared by reference between backups. What is read back is hostile
+input: every path and number is checked before it is used.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from questdb_backup.catalog import ManifestRef
+from questdb_backup.codec import decompress_text, digest_of
+from questdb_backup.errors import DamagedBackupError, ObjectNotFoundError, UnsupportedFormatError
+from questdb_backup.packs import ChunkRef, PackInfo
+from questdb_backup.stores.base import ObjectStore
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A stored file or directory; ``link`` tells what symlink it stood behind (information only)."""
+
+    path: str
+    kind: str
+    mode: int
+    size: int
+    chunks: tuple[ChunkRef, ...] = ()
+    link: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A line of a shard: the entries of one partition, or of a table's or the root's own files."""
+
+    table: str
+    partition: str
+    signature: str | None
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRef:
+    """A shard as a manifest names it; ``digest`` and ``plain_size`` are of its uncompressed lines."""
+
+    key: str
+    digest: str
+    plain_size: int
+    first: str
+    last: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRef:
+    """A table of a backup; the table "" holds the root's own files."""
+
+    table: str
+    name: str
+    kind: str
+    shards: tuple[ShardRef, ...]
+    last_txn: int | None = None
+    txnlog_record: str | None = None
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The root of one backup; its bytes are a pure function of what the run recorded."""
+
+    backup_timestamp: str
+    backup_instance_name: str
+    token: int
+    source: str
+    server_version: str | None
+    data_id: str | None
+    checkpoint_started_at: str | None
+    previous: str | None
+    tables: tuple[TableRef, ...]
+    packs: dict[str, PackInfo]
+    counters: dict[str, float] = field(default_factory=dict)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The bytes of a manifest object."""
+    value = {"format": FORMAT, **asdict(manifest)}
+    value["packs"] = {name: [info.size, info.digest] for name, info in manifest.packs.items()}
+    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def decode_manifest(data: bytes, key: str) -> Manifest:
+    """The inverse. Raise DamagedBackupError naming the key, UnsupportedFormatError for a newer format."""
+    try:
+        value: dict[str, Any] = json.loads(data)
+        if value.pop("format") > FORMAT:
+            raise UnsupportedFormatError(
+                f"{key} has a newer format than this version reads", "use a newer questdb-backup"
+            )
+        tables = tuple(
+            TableRef(**{**table, "shards": tuple(ShardRef(**shard) for shard in table["shards"])})
+            for table in value.pop("tables")
+        )
+        packs = {
+            name: PackInfo(int(size), str(digest)) for name, (size, digest) in value.pop("packs").items()
+        }
+        return Manifest(tables=tables, packs=packs, **value)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedBackupError(f"manifest {key} cannot be read: {error!r}") from error
+
+
+def read_manifest(store: ObjectStore, ref: ManifestRef) -> Manifest:
+    """A listed manifest, its digest compared. Raise DamagedBackupError, naming the object."""
+    try:
+        data = store.get(ref.key)
+    except ObjectNotFoundError as error:
+        raise DamagedBackupError(f"manifest {ref.key} is missing from {store.location}") from error
+    if digest_of(data) != ref.digest:
+        raise DamagedBackupError(f"manifest {ref.key} does not match its digest in the catalog")
+    return decode_manifest(data, ref.key)
+
+
+def encode_group(group: Group) -> bytes:
+    """A line of a shard or of a result object, with its newline."""
+    value: dict[str, Any] = {
+        "table": group.table,
+        "partition": group.partition,
+        "signature": group.signature,
+        "entries": [_entry_to_json(entry) for entry in group.entries],
+    }
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _entry_to_json(entry: Entry) -> dict[str, Any]:
+    value: dict[str, Any] = {"path": entry.path, "kind": entry.kind, "mode": entry.mode, "size": entry.size}
+    if entry.chunks:
+        value["chunks"] = entry.chunks
+    if entry.link is not None:
+        value["link"] = entry.link
+    return value
+
+
+def decode_group(line: bytes) -> Group:
+    """The inverse of `encode_group`, checked. Raise DamagedBackupError."""
+    try:
+        value = json.loads(line)
+        return Group(
+            table=_text(value["table"]),
+            partition=_text(value["partition"]),
+            signature=value["signature"],
+            entries=tuple(_entry_from_json(entry) for entry in value["entries"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedBackupError(f"a shard's line cannot be read: {error!r}") from error
+
+
+def _entry_from_json(value: dict[str, Any]) -> Entry:
+    chunks = tuple(ChunkRef.from_json(chunk) for chunk in value.get("chunks", ()))
+    entry = Entry(
+        path=safe_path(_text(value["path"])),
+        kind=value["kind"],
+        mode=int(value["mode"]) & 0o777,
+        size=int(value["size"]),
+        chunks=chunks,
+        link=value.get("link"),
+    )
+    if entry.kind not in ("f", "d"):
+        raise DamagedBackupError(
+            f"'{entry.path}' has the kind {entry.kind!r}: only files and directories are stored"
+        )
+    if sum(chunk.plain for chunk in chunks) != entry.size:
+        raise DamagedBackupError(f"the chunks of '{entry.path}' do not add up to its {entry.size} bytes")
+    return entry
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def safe_path(path: str) -> str:
+    """The path, where it is relative and stays below the root.
+
+    Raise DamagedBackupError for an absolute path, an empty, ``.`` or ``..`` part, a NUL, a part of
+    more than 255 bytes.
+    """
+    parts = path.split("/")
+    if "\0" in path or any(
+        part in ("", ".", "..") or len(part.encode(errors="surrogateescape")) > 255 for part in parts
+    ):
+        raise DamagedBackupError(
+            f"the manifest names the unsafe path {path[:120]!r}",
+            "the backup is damaged or was tampered with; nothing was written",
+        )
+    return path
+
+
+def read_shard(store: ObjectStore, shard: ShardRef) -> Iterator[Group]:
+    """The lines of a shard, its digest compared first. Raise DamagedBackupError, naming the object."""
+    try:
+        plain = decompress_text(store.get(shard.key), limit=shard.plain_size)
+    except ObjectNotFoundError as error:
+        raise DamagedBackupError(f"shard {shard.key} is missing from {store.location}") from error
+    except DamagedBackupError as error:
+        raise DamagedBackupError(f"shard {shard.key}: {error.fact}") from error
+    if digest_of(plain) != shard.digest:
+        raise DamagedBackupError(f"shard {shard.key} does not match its digest in the manifest")
+    for line in plain.splitlines(keepends=True):
+        yield decode_group(line)

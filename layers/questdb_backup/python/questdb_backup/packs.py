@@ -1,0 +1,101 @@
+"""Packs: objects of up to 64 MiB that hold many chunks, with their index at the end.
+
+Layout: the stored chunks one after the other; a Zstandard frame with the index, a JSON array of
+``[offset, stored length, plain length, digest, codec]``; the frame's length as 4 bytes little
+endian; the 4 bytes ``QBP1``. Readers need the index only to rebuild what shards say as well.
+"""
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from questdb_backup.codec import Codec, Encoded, compress_text, decompress_text, digest_of
+from questdb_backup.errors import DamagedBackupError
+
+MAGIC = b"QBP1"
+PACK_BYTES = 64 << 20
+_TAIL = struct.Struct("<I4s")
+
+
+class ChunkRef(NamedTuple):
+    """Where a chunk is stored; as a JSON array in shards, in this order. ``pack`` is "" for ``zero``."""
+
+    pack: str
+    offset: int
+    stored: int
+    plain: int
+    digest: str
+    codec: str
+
+    @classmethod
+    def from_json(cls, value: Any) -> "ChunkRef":
+        """Check the shape and the signs. Raise DamagedBackupError."""
+        try:
+            ref = cls(*value)
+            numbers = (ref.offset, ref.stored, ref.plain)
+            sound = all(type(number) is int and number >= 0 for number in numbers) and all(
+                isinstance(text, str) for text in (ref.pack, ref.digest, ref.codec)
+            )
+        except TypeError:
+            sound = False
+        if not sound or ref.plain > PACK_BYTES or ref.stored > PACK_BYTES:
+            raise DamagedBackupError(f"a chunk reference is malformed: {str(value)[:120]}")
+        return ref
+
+
+@dataclass(frozen=True, slots=True)
+class PackInfo:
+    """What the manifest keeps of a pack: the object's size in bytes and its BLAKE3 digest."""
+
+    size: int
+    digest: str
+
+
+class PackWriter:
+    """Gathers chunks into packs and hands each full one to ``put(name, data)``."""
+
+    def __init__(self, name: Callable[[int], str], put: Callable[[str, bytes], None]) -> None:
+        self._name = name
+        self._put = put
+        self._buffer = bytearray()
+        self._index: list[list[int | str]] = []
+        self.packs: dict[str, PackInfo] = {}
+
+    def add(self, chunk: Encoded) -> ChunkRef:
+        """Place a chunk; the pack it lands in may be written later, at the latest by `flush`."""
+        if chunk.codec is Codec.ZERO:
+            return ChunkRef("", 0, 0, chunk.plain_length, chunk.digest, chunk.codec)
+        if self._buffer and len(self._buffer) + len(chunk.stored) > PACK_BYTES:
+            self.flush()
+        name, offset = self._name(len(self.packs)), len(self._buffer)
+        self._buffer += chunk.stored
+        self._index.append([offset, len(chunk.stored), chunk.plain_length, chunk.digest, chunk.codec])
+        return ChunkRef(name, offset, len(chunk.stored), chunk.plain_length, chunk.digest, chunk.codec)
+
+    def flush(self) -> None:
+        """Write what is gathered."""
+        if not self._buffer:
+            return
+        index = compress_text(json.dumps(self._index, separators=(",", ":")).encode())
+        self._buffer += index + _TAIL.pack(len(index), MAGIC)
+        name, data = self._name(len(self.packs)), bytes(self._buffer)
+        self._buffer, self._index = bytearray(), []
+        self._put(name, data)
+        self.packs[name] = PackInfo(len(data), digest_of(data))
+
+
+def read_index(data: bytes, name: str) -> list[ChunkRef]:
+    """The index of a pack given whole. Raise DamagedBackupError, naming the pack."""
+    if len(data) < _TAIL.size:
+        raise DamagedBackupError(f"pack {name} has {len(data)} bytes: it is truncated")
+    length, magic = _TAIL.unpack(data[-_TAIL.size :])
+    end = len(data) - _TAIL.size
+    if magic != MAGIC or length > end:
+        raise DamagedBackupError(f"pack {name} has no index at its end: it is truncated or foreign")
+    try:
+        rows = json.loads(decompress_text(data[end - length : end]))
+        return [ChunkRef.from_json([name, *row]) for row in rows]
+    except (ValueError, TypeError) as error:
+        raise DamagedBackupError(f"the index of pack {name} cannot be read: {error}") from error

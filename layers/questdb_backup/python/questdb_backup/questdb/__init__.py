@@ -1,0 +1,1 @@
+"""QuestDB itself: the pgwire client, and the formats of its files."""

@@ -1,0 +1,100 @@
+"""What a step may use: the configuration of this deployment, and the adapters, built when first asked for.
+
+Which adapters these are is decided in one place, `bootstrap`; tests put others in.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from questdb_backup.clock import Clock, format_timestamp, system_clock
+from questdb_backup.errors import ConfigurationError
+from questdb_backup.questdb.base import Database
+from questdb_backup.source.base import Source
+from questdb_backup.status.base import StatusStore
+from questdb_backup.stores.base import ObjectStore
+
+logger = logging.getLogger("questdb_backup")
+
+SOURCES = ("path", "frozen", "ebs")
+GRACE_SECONDS = 48 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One deployment: a stack on AWS, or a server root on this machine.
+
+    ``window_seconds``: how long after its intent a CREATE may still begin. ``lease_seconds``: how
+    long a holder may be silent; longer than any single step. ``grace_seconds``: how long packs stay
+    after the backup that needed them was removed.
+    """
+
+    source: str = "path"
+    root: Path | None = None
+    instance_name: str | None = None
+    stack_id: str | None = None
+    server_version: str | None = None
+    window_seconds: float = 5.0
+    lease_seconds: float = 900.0
+    release_timeout_seconds: float = 60.0
+    grace_seconds: float = GRACE_SECONDS
+    keep_latest_n: int = 5
+    compression_level: int = 5
+    max_concurrency: int = 2
+    restore_root: Path | None = None
+
+    def require_root(self) -> Path:
+        """The server root. Raise ConfigurationError where none is set."""
+        if self.root is None:
+            raise ConfigurationError("no server root is set", "give --root with QuestDB's root directory")
+        return self.root
+
+
+class Metrics(Protocol):
+    """Where figures of a run go: CloudWatch on AWS, nowhere on one machine."""
+
+    def add(self, name: str, value: float, unit: str, **dimensions: str) -> None:
+        """Emit one figure; ``unit`` is CloudWatch's name of it, say ``Seconds``."""
+
+
+class NoMetrics:
+    """The twin for one machine: the status and the counters hold the same figures."""
+
+    def add(self, name: str, value: float, unit: str, **dimensions: str) -> None:
+        """Do nothing."""
+
+
+@dataclass(kw_only=True)
+class Services:
+    """Configuration and adapters. The factories are called once, at the first use."""
+
+    config: Config
+    make_store: Callable[[], ObjectStore]
+    make_status: Callable[[], StatusStore]
+    make_database: Callable[[], Database]
+    make_source: Callable[[str | None], Source]
+    """Given the server version, the source of the files."""
+    metrics: Metrics = field(default_factory=NoMetrics)
+    clock: Clock = system_clock
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        """The object store of ``backup.object.store``."""
+        return self.make_store()
+
+    @cached_property
+    def status(self) -> StatusStore:
+        """The live status."""
+        return self.make_status()
+
+    @cached_property
+    def database(self) -> Database:
+        """The server."""
+        return self.make_database()
+
+    def now(self) -> str:
+        """This machine's clock, as a timestamp."""
+        return format_timestamp(self.clock())

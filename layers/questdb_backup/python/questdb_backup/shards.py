@@ -1,0 +1,92 @@
+"""Cutting a table's groups into shards, so that shards of unchanged partitions stay the same.
+
+A table's own files are a shard of their own: they change with every backup. Among partitions a shard
+ends after one whose name hashes to a mark (about every 32nd): the cut does not move when partitions
+before it are rewritten, added or dropped, so a changed partition renews one shard only. A shard that
+holds many chunks ends sooner.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from questdb_backup.codec import digest_of
+from questdb_backup.manifest import Group, ShardRef, encode_group
+
+PARTITIONS_PER_SHARD = 32
+CHUNKS_PER_SHARD = 8192
+
+
+@dataclass(slots=True)
+class ShardCutter:
+    """Takes groups in order and writes shards through ``write(digest, plain) -> key``.
+
+    ``known`` maps digests of shards that exist to their keys: those are shared, not written.
+    """
+
+    write: Callable[[str, bytes], str]
+    known: dict[str, str]
+    _groups: list[Group] = field(default_factory=list)
+    _chunks: int = 0
+
+    def add(self, group: Group) -> ShardRef | None:
+        """Take one group; give the shard that it completes, if any."""
+        self._groups.append(group)
+        self._chunks += sum(len(entry.chunks) for entry in group.entries)
+        full = self._chunks >= CHUNKS_PER_SHARD
+        return self.finish() if full or _is_mark(group.partition) else None
+
+    def finish(self) -> ShardRef | None:
+        """The shard of what is gathered; None where nothing is."""
+        groups, self._groups, self._chunks = self._groups, [], 0
+        if not groups:
+            return None
+        plain = b"".join(encode_group(group) for group in groups)
+        digest = digest_of(plain)
+        files = [entry for group in groups for entry in group.entries if entry.kind == "f"]
+        return ShardRef(
+            key=self.known.get(digest) or self.write(digest, plain),
+            digest=digest,
+            plain_size=len(plain),
+            first=groups[0].partition,
+            last=groups[-1].partition,
+            files=len(files),
+            bytes=sum(entry.size for entry in files),
+        )
+
+
+def _is_mark(partition: str) -> bool:
+    if partition == "":
+        return True
+    return int(digest_of(partition.encode())[:8], 16) % PARTITIONS_PER_SHARD == 0
+
+
+def merge_groups(parts: Iterable[Group]) -> Iterator[Group]:
+    """Join what units cut apart: consecutive parts of one group, and pieces of one file in it."""
+    pending: Group | None = None
+    for part in parts:
+        if pending and (pending.table, pending.partition) == (part.table, part.partition):
+            pending = _join(pending, part)
+            continue
+        if pending:
+            yield pending
+        pending = part
+    if pending:
+        yield pending
+
+
+def _join(left: Group, right: Group) -> Group:
+    entries = list(left.entries)
+    for entry in right.entries:
+        last = entries[-1] if entries else None
+        if last and last.path == entry.path:
+            entry = type(entry)(
+                path=entry.path,
+                kind=entry.kind,
+                mode=entry.mode,
+                size=last.size + entry.size,
+                chunks=last.chunks + entry.chunks,
+                link=entry.link,
+            )
+            entries.pop()
+        entries.append(entry)
+    return Group(table=left.table, partition=left.partition, signature=left.signature, entries=tuple(entries))

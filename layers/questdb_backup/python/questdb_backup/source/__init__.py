@@ -1,0 +1,1 @@
+"""Where the bytes come from: what a checkpoint references, file by file."""

@@ -1,0 +1,121 @@
+"""What a source gives: a tree to read, and the list of files that a checkpoint references.
+
+The list comes in groups, so that a database of a million files is never held in memory: first each
+table's own files (symbols, sequencer, WAL, its entry of ``.checkpoint``), then each partition, then
+the files of the root that belong to no table.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class EntryKind(StrEnum):
+    """What a directory entry is."""
+
+    FILE = "f"
+    DIRECTORY = "d"
+    SYMLINK = "l"
+    OTHER = "o"
+
+
+@dataclass(frozen=True, slots=True)
+class TreeEntry:
+    """One directory entry: ``mode`` is the permission bits, ``size`` bytes (0 for what is no file)."""
+
+    name: str
+    kind: EntryKind
+    size: int
+    mode: int
+
+
+class Tree(Protocol):
+    """Read access to a server root; paths are relative to it, ``/`` separated, ``""`` is the root.
+
+    Missing paths raise FileNotFoundError, unreadable ones PermissionError or OSError: planner and
+    worker know which of them is fatal and wrap them.
+    """
+
+    def entries(self, path: str) -> list[TreeEntry]:
+        """The entries of a directory, sorted by name; a symlink is given as one, not followed."""
+
+    def stat(self, path: str) -> TreeEntry:
+        """One path, symlinks followed."""
+
+    def read_link(self, path: str) -> str:
+        """The target text of a symlink."""
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``; fewer where the file ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedFile:
+    """One file or directory to store.
+
+    ``exact``: the checkpoint's rows need all ``size`` bytes, so a shorter or missing file fails the
+    backup. Not exact: a live file (configuration, WAL, ``_tab_index.d``): stored as far as it goes up
+    to ``size``; where ``required`` is false it may vanish too. ``column_type`` is QuestDB's type name
+    in lower case for a column's data file (a hint for codecs), ``aux`` for the fixed-width index of a
+    variable-size column, ``symbol`` for a symbol file, None otherwise. ``link``: the directory stands
+    behind this symlink (information only).
+    """
+
+    path: str
+    kind: EntryKind
+    mode: int
+    size: int
+    exact: bool
+    required: bool = True
+    column_type: str | None = None
+    link: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedGroup:
+    """The files of one partition, of one table without its partitions, or of the root.
+
+    ``table``: the table's directory name, "" for the root. ``partition``: "" for a table's or the
+    root's own files, else the partition's timestamp as 20 digits, offset so that it sorts as text;
+    it does not change when the partition is rewritten. ``signature``: the text that is equal only
+    while the partition's bytes are (within one history), None where content must decide.
+    """
+
+    table: str
+    partition: str
+    signature: str | None
+    files: tuple[PlannedFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedTable:
+    """What the manifest keeps of a table: WAL position and the ``_txnlog`` record at it, the proof of descent."""
+
+    table: str
+    name: str
+    kind: str
+    """``wal``, ``non-wal``, ``view``, ``mat view`` or ``unknown`` (a layout that the parser does not know)."""
+    last_txn: int | None = None
+    txnlog_record: str | None = None
+    rows: int | None = None
+
+
+class Source(Protocol):
+    """A server root under a checkpoint."""
+
+    @property
+    def tree(self) -> Tree:
+        """To read the files that `groups` names."""
+
+    def tables(self) -> Iterator[PlannedTable]:
+        """Every directory of ``.checkpoint/db``, sorted; one at a time."""
+
+    def groups(self) -> Iterator[PlannedGroup]:
+        """Everything to store, tables sorted, each table's own group before its partitions in time order.
+
+        Raise SourceFileError where a referenced file is missing or shorter than its rows need.
+        """
+
+    def torn_tables(self) -> list[str]:
+        """Directories of ``.checkpoint/db`` that lack a mandatory file (a table dropped during CREATE)."""

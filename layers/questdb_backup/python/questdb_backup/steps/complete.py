@@ -1,0 +1,212 @@
+"""CompleteBackup: results become shards, shards a manifest, and the catalog's swap the commit."""
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from questdb_backup import keys
+from questdb_backup.catalog import BackupRow, Catalog, ManifestRef, Tombstone, publish
+from questdb_backup.catalog_store import read_catalog, update_catalog
+from questdb_backup.clock import seconds_between
+from questdb_backup.codec import compress_text, decompress_text, digest_of
+from questdb_backup.errors import DamagedBackupError, ObjectNotFoundError, ObjectTombstonedError
+from questdb_backup.manifest import Group, Manifest, ShardRef, TableRef, encode_manifest
+from questdb_backup.packs import PackInfo
+from questdb_backup.questdb.base import Fence
+from questdb_backup.services import Services
+from questdb_backup.shards import ShardCutter, merge_groups
+from questdb_backup.steps.plan import previous_manifest
+from questdb_backup.steps.run import Run, check_lease
+from questdb_backup.stores.base import ObjectStore
+from questdb_backup.units import UnitResult, decode_result
+
+ATTEMPTS = 6
+"""A task is tried once and retried five times: see Retry in the state machine."""
+
+
+def complete_backup(
+    services: Services,
+    run: Run,
+    source: str,
+    plan: dict[str, Any],
+    server_version: str | None,
+    fence: Fence,
+    release: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Publish the backup; give its row. Doing it again is a success. Raise LeaseLostError."""
+    known = read_catalog(services.store, run.instance).row(run.backup_timestamp)
+    if known is None or known.manifest is None:
+        catalog = check_lease(services, run)
+        manifest = _build(services, run, source, plan, server_version, fence, release, catalog)
+        known = _publish(services, run, manifest)
+    if release is not None:
+        services.status.record_fence(run.instance, run.backup_timestamp, run.token, Fence())
+    _emit(services, known)
+    return {
+        "backup_timestamp": known.backup_timestamp,
+        "backup_instance_name": run.instance,
+        "status": known.status,
+        **known.counters,
+    }
+
+
+def _emit(services: Services, row: BackupRow) -> None:
+    add = services.metrics.add
+    add("BackupSucceeded", 1, "Count")
+    add("BackupAgeSeconds", 0, "Seconds")
+    if row.end_ts:
+        add("DurationSeconds", seconds_between(row.start_ts, row.end_ts), "Seconds", Phase="backup")
+    for metric, counter in (
+        ("BytesRead", "bytes_read"),
+        ("BytesStored", "bytes_stored"),
+        ("BytesReused", "bytes_reused"),
+    ):
+        add(metric, row.counters.get(counter, 0), "Bytes")
+
+
+def _build(
+    services: Services,
+    run: Run,
+    source: str,
+    plan: dict[str, Any],
+    server_version: str | None,
+    fence: Fence,
+    release: dict[str, Any] | None,
+    catalog: Catalog,
+) -> Manifest:
+    base = previous_manifest(services.store, catalog)
+    if base and base.backup_timestamp != plan["previous"]:
+        raise DamagedBackupError(f"the previous backup changed from {plan['previous']} during the run")
+    collector = _Collector(services.store, run, int(plan["units"]), base)
+    tables = tuple(collector.tables(_planned_tables(services.store, run, int(plan["attempt"]))))
+    counters: dict[str, float] = dict(collector.counters)
+    counters["tables"] = sum(1 for table in tables if table.table)
+    if release and release.get("held_seconds") is not None:
+        counters["checkpoint_held_seconds"] = float(release["held_seconds"])
+    return Manifest(
+        backup_timestamp=run.backup_timestamp,
+        backup_instance_name=run.instance,
+        token=run.token,
+        source=source,
+        server_version=server_version,
+        data_id=run.data_id,
+        checkpoint_started_at=fence.started_at,
+        previous=base.backup_timestamp if base else None,
+        tables=tables,
+        packs=dict(sorted(collector.packs.items())),
+        counters=counters,
+    )
+
+
+class _Collector:
+    """Streams the results of all units, in order, into shards; holds one shard at a time."""
+
+    def __init__(self, store: ObjectStore, run: Run, units: int, base: Manifest | None) -> None:
+        self._store = store
+        self._run = run
+        self._units = units
+        self._known_packs = dict(base.packs) if base else {}
+        self._known_shards = {
+            table.table: {shard.digest: shard.key for shard in table.shards}
+            for table in (base.tables if base else ())
+        }
+        self.packs: dict[str, PackInfo] = {}
+        self.counters: dict[str, int] = {}
+
+    def tables(self, planned: dict[str, dict[str, Any]]) -> Iterator[TableRef]:
+        """Every table with its shards."""
+        for name, groups in groupby(merge_groups(self._groups()), key=lambda group: group.table):
+            facts = planned.get(name, {"table": name, "name": "", "kind": "root"})
+            yield TableRef(**facts, shards=tuple(self._shards(name, groups)))
+
+    def _shards(self, table: str, groups: Iterator[Group]) -> Iterator[ShardRef]:
+        cutter = ShardCutter(write=self._write_shard, known=self._known_shards.get(table, {}))
+        for group in groups:
+            self._note_packs(group)
+            shard = cutter.add(group)
+            if shard:
+                yield shard
+        last = cutter.finish()
+        if last:
+            yield last
+
+    def _write_shard(self, digest: str, plain: bytes) -> str:
+        key = keys.shard(self._run.instance, digest, self._run.backup_timestamp)
+        self._store.create(key, compress_text(plain))
+        return key
+
+    def _note_packs(self, group: Group) -> None:
+        for entry in group.entries:
+            for chunk in entry.chunks:
+                if chunk.pack and chunk.pack not in self.packs:
+                    self.packs[chunk.pack] = self._known_packs[chunk.pack]
+
+    def _groups(self) -> Iterator[Group]:
+        for number in range(self._units):
+            result = _read_result(self._store, self._run, number)
+            self._known_packs.update(result.packs)
+            for name, value in result.counters.items():
+                self.counters[name] = self.counters.get(name, 0) + value
+            yield from result.groups
+
+
+def _read_result(store: ObjectStore, run: Run, number: int) -> UnitResult:
+    """The result of the lowest attempt: attempts write packs of their own, so any of them is whole."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return decode_result(store.get(keys.result(run.instance, run.backup_timestamp, number, attempt)))
+        except ObjectNotFoundError:
+            continue
+    raise DamagedBackupError(
+        f"unit {number} of run {run.backup_timestamp} has no result", "start the backup again"
+    )
+
+
+def _planned_tables(store: ObjectStore, run: Run, attempt: int) -> dict[str, dict[str, Any]]:
+    data = decompress_text(store.get(keys.plan_tables(run.instance, run.backup_timestamp, attempt)))
+    rows = (json.loads(line) for line in data.splitlines())
+    return {row["table"]: row for row in rows}
+
+
+def _publish(services: Services, run: Run, manifest: Manifest) -> BackupRow:
+    store, data = services.store, encode_manifest(manifest)
+    ref = ManifestRef(
+        key=keys.manifest(run.instance, run.backup_timestamp), digest=digest_of(data), size=len(data)
+    )
+    store.create(ref.key, data)
+    needed = {keys.pack(run.instance, name) for name in manifest.packs}
+    needed |= {shard.key for table in manifest.tables for shard in table.shards}
+
+    def change(before: Catalog) -> Catalog:
+        dead = needed & tombstoned_names(store, before.tombstones)
+        if dead:
+            raise ObjectTombstonedError(
+                f"{sorted(dead)[0]} was set for deletion while the backup was running",
+                "start the backup again",
+            )
+        return publish(
+            before, run.token, ref, now=services.now(), counters=manifest.counters, data_id=run.data_id
+        )
+
+    row = update_catalog(store, run.instance, change).row(run.backup_timestamp)
+    assert row is not None, "publish keeps the row"
+    return row
+
+
+def tombstoned_names(store: ObjectStore, tombstones: tuple[Tombstone, ...]) -> set[str]:
+    """Every key that waits for its deletion."""
+    names: set[str] = set()
+    for stone in tombstones:
+        names.update(names_of(store, stone))
+    return names
+
+
+def names_of(store: ObjectStore, stone: Tombstone) -> list[str]:
+    """The keys of one tombstone; those in an object of their own are read."""
+    if stone.names_key is None:
+        return list(stone.names)
+    try:
+        return [str(name) for name in json.loads(store.get(stone.names_key))]
+    except ObjectNotFoundError:
+        return []

@@ -1,0 +1,93 @@
+"""AcquireLock and ReleaseLock: one backup at a time, under a lease with a fencing token."""
+
+from typing import Any
+
+from questdb_backup.catalog import Catalog, acquire, drop_lease
+from questdb_backup.catalog_store import update_catalog
+from questdb_backup.errors import ConfigurationError
+from questdb_backup.instances import resolve_instance
+from questdb_backup.questdb.base import Fence
+from questdb_backup.services import SOURCES, Services
+from questdb_backup.status.base import LiveRun
+from questdb_backup.steps.run import Run
+
+
+def acquire_lock(services: Services, execution: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Take the lease for a backup; give the workflow's first state.
+
+    The instance's name is found or made, and registered. ``request`` is the execution's input; a
+    manual execution needs none. Raise BackupInProgressError at once while another run is live,
+    DataIdMismatchError where the root belongs to another database.
+    """
+    source = services.config.source
+    if source not in SOURCES:
+        raise ConfigurationError(f"source '{source}' is unknown", f"one of {', '.join(SOURCES)}")
+    instance = resolve_instance(services)
+    services.status.refuse_if_running(instance.name, execution, services.now())
+    catalog = update_catalog(
+        services.store,
+        instance.name,
+        lambda before: acquire(
+            before,
+            holder=execution,
+            purpose="backup",
+            now=services.now(),
+            term_seconds=services.config.lease_seconds,
+        ),
+    )
+    lease = catalog.lease
+    assert lease is not None, "acquire gives a lease"
+    assert lease.run is not None, "a backup's lease has a run"
+    services.status.begin(
+        instance.name,
+        LiveRun(run=lease.run, token=lease.token, holder=execution, expires_at=lease.expires_at),
+        services.now(),
+    )
+    run = Run(instance=instance.name, backup_timestamp=lease.run, token=lease.token, data_id=instance.data_id)
+    return {
+        "run": run.to_json(),
+        "source": source,
+        "trigger": str(request.get("trigger", "manual")),
+        "max_concurrency": services.config.max_concurrency,
+        "fence": {**Fence().to_json(), "round": 0},
+        "database": None,
+        "release": None,
+        "final_release": None,
+    }
+
+
+def release_lock(services: Services, run: Run) -> None:
+    """Give the lease back.
+
+    A run whose checkpoint may still be held keeps lease and intent: the guard needs both, and frees
+    them when the database is free.
+    """
+    live = services.status.read(run.instance)
+    if live and live.run == run.backup_timestamp and live.fence.db_now is not None:
+        return
+    drop_run_lease(services, run.instance, run.token, "it failed and gave its lease back")
+    services.status.finish(run.instance, run.backup_timestamp, run.token)
+
+
+def drop_run_lease(services: Services, instance: str, token: int, reason: str) -> Catalog:
+    """Free the lease with that token, if it is in force."""
+    return update_catalog(
+        services.store, instance, lambda before: drop_lease(before, token, reason, services.now())
+    )
+
+
+def take_lease(services: Services, instance: str, holder: str, purpose: str) -> int:
+    """The lease for prune, check or repair; give its token. Raise BackupInProgressError."""
+    catalog = update_catalog(
+        services.store,
+        instance,
+        lambda before: acquire(
+            before,
+            holder=holder,
+            purpose=purpose,
+            now=services.now(),
+            term_seconds=services.config.lease_seconds,
+        ),
+    )
+    assert catalog.lease is not None, "acquire gives a lease"
+    return catalog.lease.token

@@ -1,0 +1,1 @@
+"""Object stores: one protocol, an adapter per scheme of ``backup.object.store``."""
