@@ -57,6 +57,7 @@ def services_from_environment(environ: Mapping[str, str]) -> Services:
             compression_level=settings.compression_level,
             max_concurrency=int(text(_PREFIX + "MAX_CONCURRENCY", "16")),
             restore_root=Path(restore_root) if restore_root else None,
+            object_store=settings.object_store,
         ),
         make_store=store,
         make_status=status,

@@ -131,7 +131,7 @@ def decode_catalog(data: bytes) -> Catalog:
                 Tombstone(**{**stone, "names": tuple(stone["names"])}) for stone in value["tombstones"]
             ),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedBackupError(
             f"the catalog cannot be read: {error!r}", "run `questdb-backup check --rebuild`"
         ) from error

@@ -25,7 +25,7 @@ def system_clock() -> datetime:
 
 
 def format_timestamp(moment: datetime) -> str:
-    """``2024-08-24T12:34:56.789123Z`` for an aware datetime; a naive one is taken as UTC (QuestDB's pgwire)."""
+    """``2024-08-24T12:34:56.789123Z``; a naive datetime is taken as UTC, as QuestDB's pgwire gives it."""
     aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return aware.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 

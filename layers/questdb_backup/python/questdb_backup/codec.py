@@ -67,7 +67,12 @@ def decode(codec: str, stored: bytes, plain_length: int, digest: str) -> bytes:
     """
     if codec == Codec.ZSTD:
         try:
-            plain = _decompressor().decompress(stored, max_output_size=plain_length)
+            # A size in the frame's header would win over max_output_size: a bomb declares gigabytes.
+            if zstandard.frame_content_size(stored) not in (plain_length, -1):
+                raise DamagedBackupError(
+                    f"chunk {digest[:16]} declares another size than its {plain_length} bytes"
+                )
+            plain = _decompressor().decompress(stored, max_output_size=max(plain_length, 1))
         except zstandard.ZstdError as error:
             raise DamagedBackupError(f"chunk {digest[:16]} cannot be decompressed: {error}") from error
     elif codec == Codec.RAW:

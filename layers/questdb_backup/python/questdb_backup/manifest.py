@@ -17,6 +17,7 @@ from questdb_backup.packs import ChunkRef, PackInfo
 from questdb_backup.stores.base import ObjectStore
 
 FORMAT = 1
+_SHARD_LIMIT = 1 << 30  # bytes of a shard's lines that are ever decompressed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ def decode_manifest(data: bytes, key: str) -> Manifest:
             name: PackInfo(int(size), str(digest)) for name, (size, digest) in value.pop("packs").items()
         }
         return Manifest(tables=tables, packs=packs, **value)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedBackupError(f"manifest {key} cannot be read: {error!r}") from error
 
 
@@ -152,7 +153,7 @@ def decode_group(line: bytes) -> Group:
             signature=value["signature"],
             entries=tuple(_entry_from_json(entry) for entry in value["entries"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedBackupError(f"a shard's line cannot be read: {error!r}") from error
 
 
@@ -201,7 +202,7 @@ def safe_path(path: str) -> str:
 def read_shard(store: ObjectStore, shard: ShardRef) -> Iterator[Group]:
     """The lines of a shard, its digest compared first. Raise DamagedBackupError, naming the object."""
     try:
-        plain = decompress_text(store.get(shard.key), limit=shard.plain_size)
+        plain = decompress_text(store.get(shard.key), limit=min(shard.plain_size, _SHARD_LIMIT))
     except ObjectNotFoundError as error:
         raise DamagedBackupError(f"shard {shard.key} is missing from {store.location}") from error
     except DamagedBackupError as error:

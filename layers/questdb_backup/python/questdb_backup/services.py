@@ -45,6 +45,8 @@ class Config:
     compression_level: int = 5
     max_concurrency: int = 2
     restore_root: Path | None = None
+    object_store: str | None = field(default=None, repr=False)
+    """The connection string, for the command that a restore without a target answers with."""
 
     def require_root(self) -> Path:
         """The server root. Raise ConfigurationError where none is set."""

@@ -76,7 +76,7 @@ def cut_units(groups: Iterable[PlannedGroup]) -> Iterator[tuple[UnitGroup, ...]]
 
 
 def _cut_group(group: PlannedGroup, limit: int) -> Iterator[UnitGroup]:
-    """The group in parts of at most ``limit`` bytes and `UNIT_FILES` files (a group without files is none)."""
+    """The group in parts of at most ``limit`` bytes and `UNIT_FILES` files; without files it is none."""
     pieces: list[UnitFile] = []
     size = 0
     for piece in _pieces(group.files, limit):

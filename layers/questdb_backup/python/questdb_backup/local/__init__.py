@@ -1,1 +1,1 @@
-"""One machine: the same workflow and handlers, run by the local engine, with a guard that outlives the run."""
+"""One machine: the same workflow and handlers on the local engine, and a guard that outlives the run."""

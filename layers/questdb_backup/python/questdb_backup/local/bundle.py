@@ -29,7 +29,7 @@ def bundle_root() -> Path:
     for folder in (package / "_bundle", package.parents[3]):
         if (folder / "statemachine").is_dir():
             return folder
-    raise ConfigurationError(f"the state machines are missing beside {package}", "install questdb-backup again")
+    raise ConfigurationError(f"no state machines beside {package}", "install questdb-backup again")
 
 
 @cache

@@ -72,5 +72,3 @@ def _one_guard_at_a_time(state: StateFolder) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-

@@ -74,7 +74,9 @@ class Place:
             return None
         root = Path(self.options.root).absolute()
         if not root.is_dir():
-            raise ConfigurationError(f"the server root {root} does not exist", "give --root as QuestDB's -d folder")
+            raise ConfigurationError(
+                f"the server root {root} does not exist", "give --root as QuestDB's -d folder"
+            )
         if not (root / "db").is_dir():
             raise ConfigurationError(
                 f"{root} has no db folder, so it is no QuestDB root", "give --root as QuestDB's -d folder"
@@ -95,7 +97,7 @@ class Place:
             raise ConfigurationError("this verb needs the server root", "give --root, or --state DIR")
         if not os.access(self.root, os.W_OK):
             raise ConfigurationError(
-                f"the server root {self.root} is not writable for this user, the live status cannot be kept there",
+                f"the live status cannot be kept in {self.root}: it is not writable for this user",
                 "run as the server's user, or give --state DIR",
             )
         return StateFolder(self.root / STATE_FOLDER)

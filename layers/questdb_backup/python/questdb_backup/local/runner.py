@@ -3,11 +3,14 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
-from questdb_backup import errors
+from questdb_backup import errors, keys
 from questdb_backup.engine.definition import StateMachine
+from questdb_backup.engine.errors import EXCEED_TOLERATED_FAILURE_THRESHOLD
 from questdb_backup.engine.execution import Execution, ExecutionResult
+from questdb_backup.engine.history import EngineEvent
 from questdb_backup.errors import BackupAbortedError, BackupToolError, PermanentError
 from questdb_backup.local.bundle import read_definition, substitutions, tasks
 from questdb_backup.local.guarding import guard, local_instance, new_holder
@@ -17,6 +20,7 @@ from questdb_backup.services import Services, logger
 from questdb_backup.status.base import LiveRun
 from questdb_backup.status.run_lock import RunLock, read_holder
 from questdb_backup.steps.fail import error_text
+from questdb_backup.stores.base import ObjectStore
 
 _POLL_SECONDS = 0.2
 _TIME_SCALE = 0.25
@@ -49,8 +53,8 @@ def run_backup(
         lock.record(holder)
         guard(place, last_holder=(before.run if before else None) or "")
         with Watchdog(place):
-            execution = _prepare("backup", workflow_services or place.services, request, holder)
-            result = _follow(execution, lambda: _watch_backup(place, execution, progress))
+            workflow = _prepare("backup", workflow_services or place.services, request, holder)
+            result = _follow(workflow, lambda: _watch_backup(place, workflow.execution, progress))
             if result.status != "SUCCEEDED":
                 _end_failed(place, holder, result)
     return _output(result)
@@ -60,29 +64,52 @@ def run_restore(
     services: Services, request: dict[str, Any], progress: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
     """One restore, followed to its end; give its result. Raise what it failed with."""
-    execution = _prepare("restore", services, request, new_holder())
-    result = _follow(execution, progress)
-    execution.join(60.0)
+    workflow = _prepare("restore", services, request, new_holder())
+    result = _follow(workflow, progress)
+    workflow.execution.join(60.0)
     return _output(result)
 
 
-def _prepare(name: str, services: Services, request: dict[str, Any], holder: str) -> Execution:
+@dataclass(slots=True)
+class _Workflow:
+    """An execution, and what the last child of a Map failed with: a failed Map does not tell."""
+
+    execution: Execution
+    child_failure: tuple[str, str] | None = None
+
+
+def _prepare(name: str, services: Services, request: dict[str, Any], holder: str) -> _Workflow:
     definition = read_definition(name)
     machine = StateMachine.load(definition, substitutions(definition))
-    return Execution(
+    execution = Execution(
         machine,
         tasks(definition, services),
         request,
         name=holder.rpartition(":")[2],
         execution_id=holder,
-        read_object=lambda _bucket, key: services.store.get(key),
+        read_object=lambda _bucket, key: _read_by_address(services.store, key),
         max_workers=services.config.max_concurrency,
         time_scale=_TIME_SCALE,
+        hook=lambda event: note(event),
     )
+    workflow = _Workflow(execution)
+
+    def note(event: EngineEvent) -> None:
+        if event.item is not None and event.error is not None:
+            workflow.child_failure = (event.error, event.cause or "")
+
+    return workflow
 
 
-def _follow(execution: Execution, look: Callable[[], None]) -> ExecutionResult:
+def _read_by_address(store: ObjectStore, whole_key: str) -> bytes:
+    """What the Map's reader does on AWS: it knows bucket and whole key."""
+    prefix = store.address(keys.INSTANCES)[1].removesuffix(keys.INSTANCES)
+    return store.get(whole_key.removeprefix(prefix))
+
+
+def _follow(workflow: _Workflow, look: Callable[[], None]) -> ExecutionResult:
     """Run the execution on a thread and look at it until it ends; an interrupt stops it."""
+    execution = workflow.execution
     results: list[ExecutionResult] = []
     thread = threading.Thread(target=lambda: results.append(execution.run()), name="execution")
     thread.start()
@@ -91,7 +118,11 @@ def _follow(execution: Execution, look: Callable[[], None]) -> ExecutionResult:
             look()
             thread.join(_POLL_SECONDS)
         look()
-    return results[0]
+    result = results[0]
+    if result.error == EXCEED_TOLERATED_FAILURE_THRESHOLD and workflow.child_failure:
+        name, cause = workflow.child_failure
+        return replace(result, error=name, cause=cause)
+    return result
 
 
 @contextmanager
@@ -128,8 +159,7 @@ def _failure(result: ExecutionResult) -> tuple[str, str]:
 
 def _output(result: ExecutionResult) -> dict[str, Any]:
     if result.status == "SUCCEEDED":
-        output: dict[str, Any] = result.output
-        return output
+        return cast("dict[str, Any]", result.output)
     name, text = _failure(result)
     if result.status == "ABORTED":
         raise BackupAbortedError(f"the backup was aborted: {text}")

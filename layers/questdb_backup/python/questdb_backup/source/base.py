@@ -90,12 +90,12 @@ class PlannedGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTable:
-    """What the manifest keeps of a table: WAL position and the ``_txnlog`` record at it, the proof of descent."""
+    """What the manifest keeps of a table; ``txnlog_record`` is the proof of descent."""
 
     table: str
     name: str
     kind: str
-    """``wal``, ``non-wal``, ``view``, ``mat view`` or ``unknown`` (a layout that the parser does not know)."""
+    """``wal``, ``non-wal``, ``view``, ``mat view``, or ``unknown``: a layout not known to the parser."""
     last_txn: int | None = None
     txnlog_record: str | None = None
     rows: int | None = None

@@ -23,6 +23,8 @@ class LiveRun:
     total_bytes: int = 0
     done_bytes: int = 0
     abort_reason: str | None = None
+    error: str | None = None
+    """What the first failing worker said: a failed Map tells its parent nothing of it."""
 
 
 class StatusStore(Protocol):
@@ -67,6 +69,9 @@ class StatusStore(Protocol):
 
         The run's ``done_bytes`` follows by the difference to the unit's last value, down as well as up.
         """
+
+    def record_error(self, instance: str, run: str, token: int, error: str) -> None:
+        """Note a worker's error, word for word; the first one stays."""
 
     def request_abort(self, instance: str, reason: str) -> LiveRun | None:
         """Leave an abort request on the run that is entered, expired or not; the first reason stays.

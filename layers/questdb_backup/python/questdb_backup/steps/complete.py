@@ -43,11 +43,16 @@ def complete_backup(
     if release is not None:
         services.status.record_fence(run.instance, run.backup_timestamp, run.token, Fence())
     _emit(services, known)
+    return backup_to_json(run.instance, known)
+
+
+def backup_to_json(instance: str, row: BackupRow) -> dict[str, Any]:
+    """A complete backup as the workflow's output: the JSON of the verb `backup`."""
     return {
-        "backup_timestamp": known.backup_timestamp,
-        "backup_instance_name": run.instance,
-        "status": known.status,
-        **known.counters,
+        "backup_timestamp": row.backup_timestamp,
+        "backup_instance_name": instance,
+        "status": row.status,
+        **row.counters,
     }
 
 

@@ -7,23 +7,27 @@ from questdb_backup.catalog import fail_run
 from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.questdb.base import Fence
 from questdb_backup.services import Services
+from questdb_backup.steps.complete import backup_to_json
 from questdb_backup.steps.run import Run, progress_percent
 
 
 def fail_backup(
     services: Services, run: Run, fence: Fence, error: dict[str, Any], release: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Record ``backup failed``; give ``failed``, or ``complete`` where the manifest is listed after all.
+    """Record ``backup failed``; give ``failed``, or ``complete`` and the backup where it is listed after all.
 
     The intent is cleared where the release is known to have happened, else it stays for the guard.
     """
     row = read_catalog(services.store, run.instance).row(run.backup_timestamp)
     complete = row is not None and row.manifest is not None
     if not complete:
-        record_failure(services, run.instance, run.backup_timestamp, error_text(error))
+        live = services.status.read(run.instance)
+        told = live.error if live and live.run == run.backup_timestamp else None
+        record_failure(services, run.instance, run.backup_timestamp, told or error_text(error))
     if release is not None or fence.db_now is None:
         services.status.record_fence(run.instance, run.backup_timestamp, run.token, Fence())
-    return {"outcome": "complete" if complete else "failed"}
+    backup = backup_to_json(run.instance, row) if row is not None and complete else None
+    return {"outcome": "complete" if complete else "failed", "backup": backup}
 
 
 def record_failure(services: Services, instance: str, run: str, text: str) -> None:

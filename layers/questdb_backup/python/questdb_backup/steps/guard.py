@@ -21,8 +21,11 @@ ReleaseCall = Callable[[Fence], ReleaseOutcome]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardReport:
-    """``outcome``: ``idle`` (no run is known), ``running`` (it lives: left alone), ``ended`` (a dead
-    run was ended), ``complete`` (the dead run had published). ``release`` is the release's outcome."""
+    """What a guard found and did.
+
+    ``outcome``: ``idle`` (no run is known), ``running`` (it lives: left alone), ``ended`` (a dead run
+    was ended), ``complete`` (the dead run had published). ``release`` is the release's outcome.
+    """
 
     outcome: str
     backup_timestamp: str | None = None

@@ -15,7 +15,8 @@ def refuse_held(checkpoint: Checkpoint) -> None:
     """Raise CheckpointHeldError where any checkpoint is held: before CREATE none can be ours."""
     if checkpoint.in_progress:
         raise CheckpointHeldError(
-            f"a checkpoint is held already, started at {checkpoint.started_at}; it is not ours and was left alone",
+            f"a checkpoint is held already, started at {checkpoint.started_at};"
+            " it is not ours and was left alone",
             "end the other backup, or run CHECKPOINT RELEASE if nobody needs it",
         )
 

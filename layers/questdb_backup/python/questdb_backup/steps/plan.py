@@ -31,20 +31,15 @@ def plan_backup(
     items = json.loads(found.data) if found else _write_plan(services, run, source, version, attempt, base)
     total = sum(item["bytes"] for item in items)
     services.status.set_total(run.instance, run.backup_timestamp, run.token, total)
+    bucket, whole_key = services.store.address(key)
     return {
-        "bucket": getattr(services.store, "bucket", "local"),
-        "key": _absolute(services.store, key),
+        "bucket": bucket,
+        "key": whole_key,
         "units": len(items),
         "attempt": items[0]["attempt"] if items else attempt,
         "bytes": total,
         "previous": base.backup_timestamp if base else None,
     }
-
-
-def _absolute(store: ObjectStore, key: str) -> str:
-    """The key as Step Functions reads it, with the store's root before it."""
-    root = getattr(store, "root_prefix", "")
-    return f"{root}{key}"
 
 
 def _write_plan(

@@ -6,10 +6,10 @@ from typing import Any
 
 from questdb_backup import keys
 from questdb_backup.codec import CHUNK_BYTES, digest_of, encode
-from questdb_backup.errors import SourceFileError
+from questdb_backup.errors import PermanentError, SourceFileError, StatusUnavailableError
 from questdb_backup.manifest import Entry, Group, ShardRef, read_shard
 from questdb_backup.packs import ChunkRef, PackWriter
-from questdb_backup.services import Services
+from questdb_backup.services import Services, logger
 from questdb_backup.source.base import EntryKind, PlannedFile, Tree
 from questdb_backup.steps.run import Run, check_lease
 from questdb_backup.stores.base import ObjectStore
@@ -24,6 +24,16 @@ def upload_partitions(services: Services, run: Run, item: dict[str, int], attemp
     Raise SourceFileError where a referenced file is missing or short, LeaseLostError where the run
     has ended meanwhile.
     """
+    try:
+        _upload(services, run, item, attempt)
+    except PermanentError as error:
+        # Step Functions tells of a failed Map only that it failed; FailBackup finds the words here.
+        services.status.record_error(run.instance, run.backup_timestamp, run.token, str(error))
+        raise
+    return {}
+
+
+def _upload(services: Services, run: Run, item: dict[str, int], attempt: int) -> None:
     check_lease(services, run)
     number = item["unit"]
     key = keys.unit(run.instance, run.backup_timestamp, number, item["attempt"])
@@ -48,7 +58,6 @@ def upload_partitions(services: Services, run: Run, item: dict[str, int], attemp
         keys.result(run.instance, run.backup_timestamp, number, attempt), encode_result(result)
     )
     worker.report(final=True)
-    return {}
 
 
 def _known_chunks(store: ObjectStore, base: tuple[ShardRef, ...]) -> dict[str, ChunkRef]:
@@ -98,9 +107,12 @@ class _Worker:
             return
         self._reported_at = time.monotonic()
         run = self._run
-        self._services.status.add_done(
-            run.instance, run.backup_timestamp, run.token, self._number, self._planned
-        )
+        try:
+            self._services.status.add_done(
+                run.instance, run.backup_timestamp, run.token, self._number, self._planned
+            )
+        except StatusUnavailableError as error:
+            logger.warning("progress could not be told: %s", error)
 
     def _store(self, piece: UnitFile) -> Entry | None:
         file = piece.file

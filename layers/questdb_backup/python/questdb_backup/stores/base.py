@@ -33,6 +33,9 @@ class ObjectStore(Protocol):
     def location(self) -> str:
         """For messages: the store without its secrets, say ``s3://bucket/root``."""
 
+    def address(self, key: str) -> tuple[str, str]:
+        """Bucket and whole key, as another reader of the same store (Step Functions) names the object."""
+
     def get(self, key: str) -> bytes:
         """The whole object. Raise ObjectNotFoundError."""
 

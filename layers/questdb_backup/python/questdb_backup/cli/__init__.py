@@ -1,0 +1,1 @@
+"""The command line: verbs over the same workflow and decisions as the deployed functions."""

@@ -1,0 +1,117 @@
+"""``questdb-backup``: parses, runs one verb, prints its result or its error.
+
+Exit code 0: done. 1: failed, or problems were found. 2: wrong usage or configuration.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from questdb_backup import __version__
+from questdb_backup.cli import verbs_backup, verbs_restore, verbs_serve, verbs_stack, verbs_store
+from questdb_backup.cli.render import print_error
+from questdb_backup.cli.verb import Verb
+from questdb_backup.errors import BackupToolError, ConfigurationError
+from questdb_backup.local.options import Options, Place
+from questdb_backup.settings import PROPERTIES
+
+VERBS: tuple[Verb, ...] = (
+    *verbs_backup.VERBS,
+    *verbs_store.VERBS,
+    *verbs_restore.VERBS,
+    *verbs_serve.VERBS,
+)
+_RESTORE_ONLY = ("restore-timestamp",)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        arguments = build_parser().parse_args(argv)
+        return run(arguments, os.environ)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Run the parsed verb; give the exit code."""
+    verb: Verb = arguments.verb
+    try:
+        if arguments.stack is not None:
+            outcome = verbs_stack.run_on_stack(arguments, environ)
+        else:
+            outcome = verb.run(arguments, Place(_options(arguments), environ))
+    except ConfigurationError as error:
+        print_error(error)
+        return 2
+    except BackupToolError as error:
+        print_error(error)
+        return 1
+    if arguments.json:
+        json.dump(outcome.value, sys.stdout, default=str)
+        print()
+    elif outcome.text:
+        print(outcome.text)
+    return outcome.code
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM ends a verb as Ctrl-C does: the checkpoint is released first."""
+    raise KeyboardInterrupt
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="questdb-backup", description="Backup and restore for QuestDB OSS.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"questdb-backup {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in VERBS:
+        child = verbs.add_parser(verb.name, help=verb.help, description=verb.help, allow_abbrev=False)
+        child.set_defaults(verb=verb)
+        _add_common(child)
+        verb.configure(child)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON value on stdout")
+    parser.add_argument("--root", metavar="DIR", help="QuestDB's root directory, the one given with -d")
+    parser.add_argument("--dsn", metavar="TEXT", help="libpq connection string of the server")
+    parser.add_argument("--state", metavar="DIR", help="where the live status is kept (default ROOT/backup)")
+    parser.add_argument(
+        "--stack", metavar="NAME", help="drive this deployed stack (backup, backups, abort, restore)"
+    )
+    settings = parser.add_argument_group("settings (also QDB_BACKUP_..., conf/backup.conf, conf/server.conf)")
+    for known in PROPERTIES:
+        if known.flag not in _RESTORE_ONLY:
+            settings.add_argument(
+                f"--{known.flag}", dest=f"set:{known.flag}", metavar="VALUE", help=known.name
+            )
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    values: dict[str, Any] = vars(arguments)
+    return Options(
+        root=arguments.root,
+        source="frozen" if values.get("frozen") else "path",
+        dsn=arguments.dsn,
+        state=arguments.state,
+        server_version=values.get("server_version"),
+        grace_hours=values.get("grace_hours", 48.0),
+        flags={name.removeprefix("set:"): value for name, value in values.items() if name.startswith("set:")},
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""What people see: the table of backups, the progress of a run, an error. JSON is not made here."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
+from types import TracebackType
+from typing import Any, Self
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from questdb_backup.errors import BackupToolError
+from questdb_backup.status.base import LiveRun
+
+COLUMNS = (
+    "backup_timestamp",
+    "backup_instance_name",
+    "status",
+    "progress_percent",
+    "start_ts",
+    "end_ts",
+    "backup_error",
+    "cleanup_error",
+)
+"""The six columns of `backups()` behind the two that tell backups and instances apart."""
+
+_LINE_SECONDS = 5.0
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def print_error(error: BackupToolError) -> None:
+    """Tell the error on stderr, as ``fact. Hint: action``."""
+    print(error, file=sys.stderr)
+
+
+def format_bytes(size: float) -> str:
+    """``1.5 GiB``; whole below 1 KiB."""
+    for unit in _UNITS[:-1]:
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} {_UNITS[-1]}"
+
+
+def backups_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The table of `backups()`; each row has `COLUMNS`, None or missing is blank."""
+    table = Table(box=box.MARKDOWN)
+    for column in COLUMNS:
+        numeric = column == "progress_percent"
+        table.add_column(column, overflow="fold", justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in COLUMNS))
+    return table
+
+
+def _cell(value: Any) -> Text:
+    """Plain text: the words of an error are not markup."""
+    return Text("" if value is None else " ".join(str(value).split()))
+
+
+def to_text(table: Table, width: int | None = None) -> str:
+    """The table as text, as wide as the terminal, or as wide as it wants to be where stdout is none."""
+    if width is None and sys.stdout.isatty():
+        width = Console().width
+    console = Console(file=StringIO(), width=width or sys.maxsize, color_system=None)
+    if width is None:
+        console.width = console.measure(table).maximum
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
+
+
+class Progress:
+    """Bytes, rate and time left of one run, on stderr: a bar in a terminal, else a line every few seconds.
+
+    Use it as a context manager and call `update` as often as wished, from one thread. ``quiet`` shows
+    nothing; ``clock`` gives seconds.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        quiet: bool = False,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._what = what
+        self._console = console or Console(stderr=True)
+        self._quiet = quiet
+        self._clock = clock
+        self._bar = _bar(self._console) if self._console.is_terminal and not quiet else None
+        self._task = self._bar.add_task(what, total=None) if self._bar else None
+        self._first: tuple[float, int] | None = None
+        self._line_at = clock() + _LINE_SECONDS
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done_bytes: int, total_bytes: int) -> None:
+        """Show how far the run is; a total of 0 is not known yet."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done_bytes, total=total_bytes or None)
+        elif not self._quiet:
+            self._line(done_bytes, total_bytes)
+
+    def _line(self, done_bytes: int, total_bytes: int) -> None:
+        now = self._clock()
+        if self._first is None and total_bytes:
+            self._first = (now, done_bytes)
+        if now >= self._line_at:
+            self._line_at = now + _LINE_SECONDS
+            text = self._words(done_bytes, total_bytes, now)
+            self._console.print(f"{self._what}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def _words(self, done_bytes: int, total_bytes: int, now: float) -> str:
+        if not total_bytes or self._first is None:
+            return "preparing"
+        percent = min(100, 100 * done_bytes // total_bytes)
+        words = f"{format_bytes(done_bytes)} of {format_bytes(total_bytes)} ({percent}%)"
+        began, already = self._first
+        rate = (done_bytes - already) / (now - began) if now > began else 0.0
+        if rate <= 0:
+            return words
+        return f"{words}, {format_bytes(rate)}/s, {_duration((total_bytes - done_bytes) / rate)} left"
+
+
+class BackupProgress(Progress):
+    """The progress of a backup, from its live status."""
+
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__("backup", quiet=quiet, console=console, clock=clock)
+
+    def show(self, live: LiveRun | None) -> None:
+        """Show how far the run is; None: the status knows of none at this moment."""
+        if live is not None:
+            self.update(live.done_bytes, live.total_bytes)
+
+
+def _bar(console: Console) -> Bar:
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def _duration(seconds: float) -> str:
+    """``1:02:03``."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"

@@ -1,0 +1,31 @@
+"""What a verb is to the command line."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from questdb_backup.local.options import Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """``value`` is the verb's JSON, ``text`` what a person sees, ``code`` the exit code."""
+
+    value: Any
+    text: str = ""
+    code: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """One word of the command line; ``run`` raises the errors of the package."""
+
+    name: str
+    help: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Place], Outcome]
+
+
+def no_arguments(_parser: argparse.ArgumentParser) -> None:
+    """For a verb that takes the common arguments only."""

@@ -1,0 +1,116 @@
+"""Verbs that bring a database back: restore, restore-on-start."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from questdb_backup.cli.render import format_bytes
+from questdb_backup.cli.verb import Outcome, Verb
+from questdb_backup.errors import ConfigurationError
+from questdb_backup.local.options import Place
+from questdb_backup.local.runner import run_restore
+from questdb_backup.restore_on_start import restore_on_start
+from questdb_backup.services import Services
+from questdb_backup.settings import load_settings
+
+_VERSION = "QDB_BACKUP_SERVER_VERSION"
+
+
+def _configure_restore(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--instance", metavar="NAME", help="which instance, where the store has several")
+    parser.add_argument(
+        "--timestamp", metavar="T", help="the newest backup at or before T (default: the latest)"
+    )
+    parser.add_argument("--server-version", metavar="V", help="the QuestDB version that will run on the root")
+    parser.add_argument("--force", action="store_true", help="go on where the versions do not fit")
+    parser.add_argument(
+        "--keep-instance", action="store_true", help="the restored root keeps the instance's name"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be restored; write nothing")
+
+
+def _restore(arguments: argparse.Namespace, place: Place) -> Outcome:
+    if arguments.root is None:
+        raise ConfigurationError("restore needs the new server root", "give --root NEWROOT")
+    target = Place(replace(place.options, root=None), os.environ)
+    request = restore_request(
+        arguments,
+        os.environ,
+        root=str(Path(arguments.root).absolute()),
+        instance=arguments.instance or target.settings.instance_name,
+    )
+    result = run_restore(target.services, request)
+    return restore_outcome(result, dry_run=arguments.dry_run)
+
+
+def restore_request(
+    arguments: argparse.Namespace, environ: Mapping[str, str], *, root: str | None, instance: str | None
+) -> dict[str, Any]:
+    """The input of the restore's state machine, without what is not given."""
+    request = {
+        "root": root,
+        "instance": instance,
+        "timestamp": arguments.timestamp,
+        "server_version": arguments.server_version or environ.get(_VERSION),
+        "force": arguments.force,
+        "keep_instance": arguments.keep_instance,
+        "dry_run": arguments.dry_run,
+    }
+    return {key: value for key, value in request.items() if value is not None}
+
+
+def restore_outcome(result: dict[str, Any], *, dry_run: bool) -> Outcome:
+    """What `restore` tells of a restore's result."""
+    return Outcome(value=result, text=_told(result, dry_run=dry_run))
+
+
+def _told(result: dict[str, Any], *, dry_run: bool) -> str:
+    root = result["root"]  # None: a stack without a file system, its notes say what to do instead
+    verb = "would restore" if dry_run or root is None else "restored"
+    lines = [
+        f"{verb} {result['backup_timestamp']}{f' to {root}' if root else ''}:"
+        f" {result['tables']} tables, {result['files']} files, {format_bytes(result['bytes'])}",
+        *result.get("notes", []),
+        *([result["command"]] if result.get("command") else []),
+    ]
+    return "\n".join(lines)
+
+
+def _configure_on_start(_parser: argparse.ArgumentParser) -> None:
+    """The trigger file has the rest."""
+
+
+def _on_start(arguments: argparse.Namespace, place: Place) -> Outcome:
+    if arguments.root is None:
+        raise ConfigurationError("restore-on-start needs the server root", "give --root ROOT")
+
+    root, options = Path(arguments.root).absolute(), place.options
+
+    def make_services(object_store: str) -> Services:
+        flags = {**options.flags, "object-store": object_store}
+        return Place(replace(options, root=None, flags=flags), os.environ).services
+
+    result = restore_on_start(
+        root,
+        load_settings(options.flags, os.environ, root),
+        make_services,
+        run_restore,
+        server_version=os.environ.get(_VERSION),
+    )
+    if result is None:
+        return Outcome(value=None, text="")
+    return Outcome(value=result, text=_told(result, dry_run=False))
+
+
+VERBS = (
+    Verb(name="restore", help="restore a backup into a new root", configure=_configure_restore, run=_restore),
+    Verb(
+        name="restore-on-start",
+        help="restore what ROOT/_backup_restore asks for; nothing where it is absent",
+        configure=_configure_on_start,
+        run=_on_start,
+    ),
+)

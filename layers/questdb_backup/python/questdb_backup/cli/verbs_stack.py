@@ -1,0 +1,136 @@
+"""``--stack NAME``: the verbs that drive a deployed stack in place of this machine."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from questdb_backup.aws_stack import Stack
+from questdb_backup.cli.verb import Outcome
+from questdb_backup.cli.verbs_backup import abort_outcome, backup_outcome
+from questdb_backup.cli.verbs_restore import restore_outcome, restore_request
+from questdb_backup.cli.verbs_store import backups_outcome
+from questdb_backup.errors import ConfigurationError
+
+
+def run_on_stack(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Outcome:
+    """Run the parsed verb on the stack of ``--stack``; result and text are those of this machine.
+
+    Raise ConfigurationError for another verb, and for an option that is a matter of this machine.
+    """
+    name = arguments.verb.name
+    if name not in _VERBS:
+        raise ConfigurationError(
+            f"--stack goes with {', '.join(_VERBS)}, not with {name}", f"run {name} without --stack"
+        )
+    _refuse_options_of_this_machine(arguments)
+    with closing(Stack(arguments.stack)) as stack:
+        return _VERBS[name](arguments, environ, stack)
+
+
+def _refuse_options_of_this_machine(arguments: argparse.Namespace) -> None:
+    given = vars(arguments)
+    names = ["dsn", "state", *(name for name in given if name.startswith("set:"))]
+    if arguments.verb.name != "restore":
+        names += ["root", "frozen", "server_version"]
+    for name in names:
+        if given.get(name):
+            flag = name.removeprefix("set:").replace("_", "-")
+            raise ConfigurationError(
+                f"--{flag} does not go with --stack",
+                "leave one of them out: a stack has its own settings, as parameters of its template",
+            )
+
+
+def _backup(arguments: argparse.Namespace, _environ: Mapping[str, str], stack: Stack) -> Outcome:
+    with _left_running("backup", f"stop it with `questdb-backup abort --stack {stack.name}`"):
+        execution = stack.start_backup()
+        if arguments.json:
+            return backup_outcome(stack.follow_backup(execution))
+        with PercentProgress("backup") as bar:
+            result = stack.follow_backup(execution, lambda row: bar.show(row.get("progress_percent")))
+    return backup_outcome(result)
+
+
+def _backups(_arguments: argparse.Namespace, _environ: Mapping[str, str], stack: Stack) -> Outcome:
+    return backups_outcome(stack.backups())
+
+
+def _abort(_arguments: argparse.Namespace, _environ: Mapping[str, str], stack: Stack) -> Outcome:
+    answer = stack.abort("aborted by the user")
+    return abort_outcome(answer["status"], answer["backup_timestamp"])
+
+
+def _restore(arguments: argparse.Namespace, environ: Mapping[str, str], stack: Stack) -> Outcome:
+    """``--root`` is a path below the stack's file system, or, where it has none, one of the target host."""
+    request = restore_request(arguments, environ, root=arguments.root, instance=arguments.instance)
+    with _left_running("restore", "stop its execution in Step Functions"):
+        execution = stack.start_restore(request)
+        result = stack.follow_restore(execution)
+    return restore_outcome(result, dry_run=arguments.dry_run)
+
+
+_VERBS: dict[str, Callable[[argparse.Namespace, Mapping[str, str], Stack], Outcome]] = {
+    "backup": _backup,
+    "backups": _backups,
+    "abort": _abort,
+    "restore": _restore,
+}
+
+
+@contextmanager
+def _left_running(what: str, how_to_stop: str) -> Iterator[None]:
+    """Ctrl-C ends the looking on, not what is looked at."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"the {what} goes on in the stack. Hint: {how_to_stop}.", file=sys.stderr)
+        raise
+
+
+class PercentProgress:
+    """How far a run elsewhere is, on stderr: a bar in a terminal, else a line for each new percentage."""
+
+    def __init__(self, what: str, console: Console | None = None) -> None:
+        self._what = what
+        self._console = console or Console(stderr=True)
+        self._percent: Any = None
+        self._bar = _bar(self._console) if self._console.is_terminal else None
+        self._task = self._bar.add_task(what, total=None) if self._bar else None
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, percent: Any) -> None:
+        """Show the percentage; None: not known at this moment."""
+        if percent is None or percent == self._percent:
+            return
+        self._percent = percent
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=percent, total=100)
+        else:
+            self._console.print(f"{self._what}: {percent}%", markup=False, highlight=False, soft_wrap=True)
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )

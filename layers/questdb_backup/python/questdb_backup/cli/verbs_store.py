@@ -1,0 +1,115 @@
+"""Verbs that need the store only: backups, prune, verify."""
+
+import argparse
+import uuid
+from typing import Any
+
+from questdb_backup.backups import backup_rows
+from questdb_backup.catalog import drop_lease
+from questdb_backup.catalog_store import read_catalog, update_catalog
+from questdb_backup.cli.render import backups_table, to_text
+from questdb_backup.cli.verb import Outcome, Verb, no_arguments
+from questdb_backup.errors import ConfigurationError
+from questdb_backup.instances import read_instances
+from questdb_backup.local.guarding import local_instance
+from questdb_backup.local.options import Place
+from questdb_backup.restore_point import choose_instance
+from questdb_backup.steps.lock import take_lease
+from questdb_backup.steps.prune import plan_prune, prune_backups
+from questdb_backup.verify import parse_read_data, verify
+
+
+def _backups(_arguments: argparse.Namespace, place: Place) -> Outcome:
+    """Rows of every instance, or of the one that is named; the live progress where this machine knows it."""
+    store = place.services.store
+    names = [known.name for known in read_instances(store)[0]]
+    wanted = place.settings.instance_name or (local_instance(place) if place.root else None)
+    if wanted:
+        names = [choose_instance(names, wanted)] if names else []
+    rows = []
+    for name in names:
+        live = place.services.status.read(name) if place.root or place.options.state else None
+        rows += backup_rows(read_catalog(store, name), live, place.services.now())
+    return backups_outcome(rows)
+
+
+def backups_outcome(rows: list[dict[str, Any]]) -> Outcome:
+    """What `backups` tells of the rows."""
+    return Outcome(value=rows, text=to_text(backups_table(rows)) if rows else "no backups yet")
+
+
+def chosen_instance(place: Place) -> str:
+    """The instance that a verb is about: named, this root's, or the store's only one."""
+    wanted = place.settings.instance_name or (local_instance(place) if place.root else None)
+    return choose_instance([known.name for known in read_instances(place.services.store)[0]], wanted)
+
+
+def _configure_prune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="say what goes and why; delete nothing")
+    parser.add_argument(
+        "--grace-hours",
+        type=float,
+        default=48.0,
+        metavar="H",
+        help="how long packs of a removed backup stay (default 48; never less than twice the longest run)",
+    )
+
+
+def _prune(arguments: argparse.Namespace, place: Place) -> Outcome:
+    if arguments.grace_hours < 0:
+        raise ConfigurationError(f"--grace-hours {arguments.grace_hours} is negative", "give 0 or more hours")
+    services, instance = place.services, chosen_instance(place)
+    if arguments.dry_run:
+        report = plan_prune(services, instance).to_json()
+    else:
+        token = take_lease(services, instance, f"prune:{uuid.uuid4().hex}", "prune")
+        try:
+            report = prune_backups(services, instance, token)
+        finally:
+            update_catalog(
+                services.store,
+                instance,
+                lambda before: drop_lease(before, token, "the prune ended", services.now()),
+            )
+    lines = [f"keep    {kept['backup_timestamp']}  {', '.join(kept['reasons'])}" for kept in report["keep"]]
+    lines += [
+        f"remove  {gone['backup_timestamp']}  {', '.join(gone['reasons'])}" for gone in report["remove"]
+    ]
+    lines += [
+        f"waits   {stone['backup_timestamp']}  its packs are deleted after {stone['delete_after']}"
+        for stone in report["waiting"]
+    ]
+    lines += [f"error   {error}" for error in report["errors"]]
+    if not arguments.dry_run:
+        lines.append(f"{report['objects_deleted']} objects deleted")
+    return Outcome(value=report, text="\n".join(lines) or "nothing to do", code=1 if report["errors"] else 0)
+
+
+def _configure_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--timestamp", metavar="T", help="the backup at or before T (default: all)")
+    parser.add_argument(
+        "--read-data",
+        nargs="?",
+        const="",
+        metavar="n/t",
+        help="read and decode every chunk as well; n/t: the n-th of t shares, so that t runs read all",
+    )
+
+
+def _verify(arguments: argparse.Namespace, place: Place) -> Outcome:
+    part = arguments.read_data
+    report = verify(
+        place.services,
+        chosen_instance(place),
+        arguments.timestamp,
+        read_data=None if part is None else parse_read_data(part),
+    )
+    text = "\n".join(report.problems) if report.problems else f"ok: {report.objects} objects checked"
+    return Outcome(value=report.to_json(), text=text, code=0 if report.ok else 1)
+
+
+VERBS = (
+    Verb(name="backups", help="the table of backups()", configure=no_arguments, run=_backups),
+    Verb(name="prune", help="apply retention: what goes, and why", configure=_configure_prune, run=_prune),
+    Verb(name="verify", help="check that stored backups are whole", configure=_configure_verify, run=_verify),
+)

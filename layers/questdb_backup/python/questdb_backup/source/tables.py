@@ -1,0 +1,148 @@
+"""The groups of a table: its own files, then its partitions one by one.
+
+What recovery needs of the live directory is told by QuestDB's
+``core/src/main/java/io/questdb/cairo/TableSnapshotRestore.java`` (9.3.4).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from questdb_backup.questdb.partitions import partition_directory, partition_key
+from questdb_backup.questdb.txn import Partition
+from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup, Tree, TreeEntry
+from questdb_backup.source.columns import PartitionFiles
+from questdb_backup.source.listing import (
+    CHECKPOINT,
+    DB,
+    directory,
+    find,
+    list_needed,
+    live_file,
+    walk,
+)
+from questdb_backup.source.signature import partition_signature
+from questdb_backup.source.state import State, Table
+from questdb_backup.source.symbols import symbol_files
+from questdb_backup.source.wal import (
+    is_lock,
+    pending_segments,
+    sequencer_files,
+    wal_files,
+)
+
+_NEVER_NEEDED = ("_meta", "_txn", "_cv", "_todo_", "_txn_scoreboard")
+"""Of the live directory: recovery takes them from the checkpoint or makes them anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TablePlanner:
+    """Lists tables' groups. ``links``: tables behind a symlink; ``mat_views``: all definitions of views."""
+
+    tree: Tree
+    links: frozenset[str]
+    mat_views: bytes
+    signs: bool
+    lists_indexes: bool
+
+    def groups(self, table: Table) -> Iterator[PlannedGroup]:
+        """The table's own group, then its partitions in time order."""
+        if table.kind == "unknown":
+            yield self._group(table, "", None, self._whole_table(table))
+            return
+        entries = list_needed(self.tree, f"{DB}/{table.directory}")
+        yield self._group(table, "", None, self._own_files(table, entries))
+        if table.state is not None:
+            links = {entry.name for entry in entries if entry.kind is EntryKind.SYMLINK}
+            for partition in table.state.txn.partitions():
+                yield from self._partition(table, table.state, partition, links)
+
+    def _group(
+        self, table: Table, partition: str, signature: str | None, files: Iterator[PlannedFile]
+    ) -> PlannedGroup:
+        return PlannedGroup(
+            table=table.directory, partition=partition, signature=signature, files=tuple(files)
+        )
+
+    def _whole_table(self, table: Table) -> Iterator[PlannedFile]:
+        """Everything as it stands: the checkpoint's files must be there, others may vanish in a purge."""
+        path = f"{DB}/{table.directory}"
+        yield from walk(self.tree, f"{CHECKPOINT}/{table.directory}", exact=True, required=True)
+        yield directory(self.tree, path, linked=self._is_linked(table))
+        files = walk(
+            self.tree, path, follow=True, skip=lambda name: is_lock(name) or name == "_txn_scoreboard"
+        )
+        yield from (file for file in files if file.path != path)
+        yield from self._lock(table)
+
+    def _own_files(self, table: Table, entries: list[TreeEntry]) -> Iterator[PlannedFile]:
+        path = f"{DB}/{table.directory}"
+        yield from walk(self.tree, f"{CHECKPOINT}/{table.directory}", exact=True, required=True)
+        yield directory(self.tree, path, linked=self._is_linked(table))
+        for entry in entries:
+            if entry.kind is EntryKind.FILE and _is_kept(entry.name):
+                yield live_file(f"{path}/{entry.name}", entry)
+        if table.state is not None:
+            yield from symbol_files(
+                self.tree, path, table.state, {entry.name: entry for entry in entries}, self.lists_indexes
+            )
+        if table.last_txn is not None:
+            yield from sequencer_files(self.tree, table.directory, table.last_txn)
+            yield from self._wal(table, entries)
+        yield from self._lock(table)
+
+    def _wal(self, table: Table, entries: list[TreeEntry]) -> Iterator[PlannedFile]:
+        if table.state is None:
+            return
+        pending = pending_segments(self.tree, table.directory, table.state.txn.seq_txn, table.last_txn)
+        has_mat_view = table.name.encode("utf-16-le") in self.mat_views
+        yield from wal_files(self.tree, table.directory, entries, pending, whole=has_mat_view)
+
+    def _lock(self, table: Table) -> Iterator[PlannedFile]:
+        """Its presence makes the writer check the table when it opens it first."""
+        path = f"{DB}/{table.directory}.lock"
+        if (entry := find(self.tree, path)) is not None:
+            yield live_file(path, entry)
+
+    def _partition(
+        self, table: Table, state: State, partition: Partition, links: set[str]
+    ) -> Iterator[PlannedGroup]:
+        name = partition_directory(
+            partition.timestamp, state.meta.partition_by, nanos=state.meta.nanos, name_txn=partition.name_txn
+        )
+        path = f"{DB}/{table.directory}/{name}"
+        if partition.rows == 0 and find(self.tree, path) is None:
+            return
+        linked = name in links
+        # The bytes behind a link are not the server's alone, so nothing vouches for them.
+        signature = (
+            partition_signature(table.directory, state, partition) if self.signs and not linked else None
+        )
+        files = self._partition_files(state, partition, path, linked=linked)
+        yield self._group(table, partition_key(partition.timestamp), signature, files)
+
+    def _partition_files(
+        self, state: State, partition: Partition, path: str, *, linked: bool
+    ) -> Iterator[PlannedFile]:
+        yield directory(self.tree, path, linked=linked)
+        listed = PartitionFiles(
+            self.tree, path, {entry.name: entry for entry in list_needed(self.tree, path)}
+        )
+        yield from listed.other(".squash_ts")
+        if partition.is_parquet:
+            yield from listed.parquet(partition.last_word)
+        for column in state.meta.columns:
+            version = state.versions.find(partition.timestamp, column.index)
+            if version is None:
+                continue
+            rows = partition.rows - version.top
+            if not partition.is_parquet:
+                yield from listed.column(column, rows, version.name_txn)
+            if self.lists_indexes and column.indexed and column.type.is_symbol and rows > 0:
+                yield from listed.indexes(column, version.name_txn)
+
+    def _is_linked(self, table: Table) -> bool:
+        return table.directory in self.links
+
+
+def _is_kept(name: str) -> bool:
+    return name.startswith("_") and name not in _NEVER_NEEDED and not name.startswith("_meta.")

@@ -1,0 +1,160 @@
+"""A deployment without a server: in-memory adapters, and a source that is a dictionary of files."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from questdb_backup.clock import format_timestamp, parse_timestamp
+from questdb_backup.engine.definition import StateMachine
+from questdb_backup.engine.execution import Execution, ExecutionResult
+from questdb_backup.local.bundle import read_definition, substitutions, tasks
+from questdb_backup.questdb.memory import InMemoryQuestDB
+from questdb_backup.services import Config, Services
+from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup, PlannedTable, TreeEntry
+from questdb_backup.status.memory import MemoryStatusStore
+from questdb_backup.stores.counting import CountingStore
+from questdb_backup.stores.memory import MemoryObjectStore
+
+INSTANCE = "gentle-forest-orchid"
+
+
+@dataclass
+class DictSource:
+    """A root as a dictionary: path to bytes. ``db/<table>/<partition>/<file>`` are partitions."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def tree(self) -> "DictSource":
+        return self
+
+    def entries(self, path: str) -> list[TreeEntry]:
+        raise NotImplementedError
+
+    def stat(self, path: str) -> TreeEntry:
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        return TreeEntry(path.rpartition("/")[2], EntryKind.FILE, len(self.files[path]), 0o644)
+
+    def read_link(self, path: str) -> str:
+        raise NotImplementedError
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        return self.files[path][offset : offset + length]
+
+    def tables(self) -> Iterator[PlannedTable]:
+        for table in sorted({self._group(path)[0] for path in self.files} - {""}):
+            yield PlannedTable(table=table, name=table, kind="wal")
+
+    def groups(self) -> Iterator[PlannedGroup]:
+        keys = {self._group(path) for path in self.files}
+        for table, partition in sorted(keys, key=lambda key: (key[0] == "", key)):
+            yield PlannedGroup(
+                table=table,
+                partition=partition,
+                signature=None,
+                files=tuple(
+                    PlannedFile(
+                        path=path, kind=EntryKind.FILE, mode=0o644, size=len(self.files[path]), exact=True
+                    )
+                    for path in sorted(self.files)
+                    if self._group(path) == (table, partition)
+                ),
+            )
+
+    def torn_tables(self) -> list[str]:
+        return []
+
+    def _group(self, path: str) -> tuple[str, str]:
+        parts = path.split("/")
+        if parts[0] != "db" or len(parts) < 3:
+            return "", ""
+        return parts[1], parts[2] if len(parts) > 3 else ""
+
+
+class Clock:
+    """Stands still until it is moved; every reading is a microsecond later."""
+
+    def __init__(self, start: str = "2026-01-01T00:00:00.000000Z") -> None:
+        self.at = parse_timestamp(start)
+
+    def __call__(self) -> Any:
+        self.at += timedelta(microseconds=1)
+        return self.at
+
+    def forward(self, **step: float) -> None:
+        self.at += timedelta(**step)
+
+
+@dataclass
+class Kit:
+    """One deployment: change ``source.files``, call `backup`."""
+
+    source: DictSource = field(default_factory=DictSource)
+    clock: Clock = field(default_factory=Clock)
+    inner: MemoryObjectStore = field(default_factory=MemoryObjectStore)
+    keep: int = 5
+    started: int = 0
+
+    def __post_init__(self) -> None:
+        self.store = CountingStore(self.inner)
+        self.status = MemoryStatusStore()
+        self.database = InMemoryQuestDB(clock=self.clock)
+        self.services = self.make_services()
+
+    def make_services(self, **changes: Any) -> Services:
+        """Services over this deployment's adapters, or over others that are given."""
+        return Services(
+            config=changes.pop(
+                "config",
+                Config(
+                    source="path",
+                    instance_name=INSTANCE,
+                    keep_latest_n=self.keep,
+                    max_concurrency=2,
+                    lease_seconds=900.0,
+                ),
+            ),
+            make_store=lambda: changes.get("store", self.store),
+            make_status=lambda: changes.get("status", self.status),
+            make_database=lambda: changes.get("database", self.database),
+            make_source=lambda _version: changes.get("source", self.source),
+            clock=self.clock,
+        )
+
+    def backup(self, services: Services | None = None, **replaced: Any) -> ExecutionResult:
+        """One execution of the deployed state machine; ``replaced`` are tasks by state name."""
+        definition = read_definition("backup")
+        used = services or self.services
+        self.started += 1
+        execution = Execution(
+            StateMachine.load(definition, substitutions(definition)),
+            {
+                **tasks(definition, used),
+                "CheckPreflight": lambda _event: {"warnings": []},
+                "CheckCheckpoint": lambda _event: {"outcome": "ok", "torn": []},
+                **replaced,
+            },
+            {},
+            name=f"execution-{self.started}",
+            execution_id=f"execution-{self.started}",
+            read_object=lambda _bucket, key: used.store.get(key),
+            max_workers=2,
+            time_scale=0.0,
+        )
+        return execution.run()
+
+    def backed_up(self) -> dict[str, Any]:
+        """A backup that must succeed; give its output."""
+        result = self.backup()
+        assert result.status == "SUCCEEDED", (result.error, result.cause)
+        output = json.loads(json.dumps(result.output))
+        assert isinstance(output, dict)
+        return output
+
+    def now(self) -> str:
+        return format_timestamp(self.clock())

@@ -1,0 +1,179 @@
+"""The backup machine's graph: whatever happens after CHECKPOINT CREATE, a release is passed.
+
+A path is walked by Next, Choices, Default and Catch. A Choice on ``$.source`` is decided by the source of the
+run, which AcquireLock sets and no later state may change; every other Choice may go any way.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from questdb_backup.errors import transient_error_names
+
+Json = dict[str, Any]
+
+FOLDER = Path(__file__).parents[2] / "statemachine"
+RELEASE = "${ReleaseCheckpointFunctionArn}"
+SOURCES = ["path", "ebs", "frozen"]
+LAMBDA_ERRORS = [
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.TooManyRequestsException",
+    "Sandbox.Timedout",
+    "Lambda.Unknown",
+]
+
+
+def load(name: str) -> Json:
+    loaded: Json = json.loads((FOLDER / f"{name}.asl.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+BACKUP: Json = load("backup")["States"]
+
+
+def tasks(states: Json) -> Iterator[tuple[str, Json]]:
+    """Every Task, also inside Maps."""
+    for name, state in states.items():
+        if state["Type"] == "Task":
+            yield name, state
+        elif state["Type"] == "Map":
+            yield from tasks(state["ItemProcessor"]["States"])
+
+
+def choices(state: Json, source: str) -> list[str]:
+    """Where a Choice can go: as the source decides, or anywhere."""
+    rules = state["Choices"]
+    if any(rule.get("Variable") != "$.source" for rule in rules):
+        return [rule["Next"] for rule in rules] + [state["Default"]]
+    taken = [rule["Next"] for rule in rules if rule["StringEquals"] == source]
+    return [*taken[:1]] or [state["Default"]]
+
+
+def successors(state: Json, source: str) -> list[str]:
+    if state["Type"] == "Choice":
+        return choices(state, source)
+    following = [state["Next"]] if "Next" in state else []
+    return following + [catcher["Next"] for catcher in state.get("Catch", [])]
+
+
+def reached(start: str, source: str, *, stop_at_release: bool = False) -> set[str]:
+    """The states that a run can come to from here; with `stop_at_release` not past a release."""
+    seen: set[str] = set()
+    ahead = [start]
+    while ahead:
+        name = ahead.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if not (stop_at_release and BACKUP[name].get("Resource") == RELEASE):
+            ahead += successors(BACKUP[name], source)
+    return seen
+
+
+def is_terminal(name: str) -> bool:
+    return BACKUP[name]["Type"] in ("Succeed", "Fail") or BACKUP[name].get("End") is True
+
+
+@pytest.mark.parametrize("source", ["path", "ebs"])
+def test_every_path_from_create_checkpoint_to_an_end_passes_a_release(source: str) -> None:
+    assert any(is_terminal(name) for name in reached("CreateCheckpoint", source))
+    unreleased = reached("CreateCheckpoint", source, stop_at_release=True)
+    assert not [name for name in unreleased if is_terminal(name)]
+
+
+def test_a_frozen_copy_never_comes_to_a_state_that_creates_a_checkpoint() -> None:
+    assert "CreateCheckpoint" not in reached("AcquireLock", "frozen")
+
+
+@pytest.mark.parametrize("source", ["path", "ebs"])
+def test_a_run_on_a_server_cannot_plan_without_a_checkpoint(source: str) -> None:
+    before = reached("AcquireLock", source) - reached("CreateCheckpoint", source)
+    assert "PlanBackup" not in before
+
+
+def test_no_state_after_the_lock_can_change_the_source_the_run_or_the_fence() -> None:
+    for name, state in BACKUP.items():
+        written = [state.get("ResultPath", "$"), *(c.get("ResultPath", "$") for c in state.get("Catch", []))]
+        if state["Type"] in ("Task", "Map") and name != "AcquireLock":
+            assert "$" not in written, name
+            assert not [path for path in written if path and path.startswith(("$.source", "$.run"))], name
+            if name not in ("RecordIntent", "RecordCheckpoint"):
+                assert "$.fence" not in written, name
+
+
+def held() -> list[str]:
+    """Tasks and Maps between the intent and the regular release, and the release itself."""
+    return sorted(
+        name
+        for source in ("path", "ebs")
+        for name in reached("RecordIntent", source)
+        if BACKUP[name]["Type"] in ("Task", "Map") and "ReleaseCheckpoint" in reached(name, source)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(held())))
+def test_every_error_while_the_checkpoint_may_be_held_leads_straight_to_a_release(name: str) -> None:
+    last = BACKUP[name]["Catch"][-1]
+    assert last["ErrorEquals"] == ["States.ALL"]
+    for catcher in BACKUP[name]["Catch"]:
+        assert BACKUP[catcher["Next"]]["Resource"] == RELEASE
+        assert catcher["Next"] != name
+
+
+def test_the_states_that_hold_the_checkpoint_are_found() -> None:
+    assert {
+        "RecordIntent",
+        "CreateCheckpoint",
+        "UploadPartitions",
+        "VerifyCheckpoint",
+        "ReleaseCheckpoint",
+    } <= set(held())
+
+
+def test_an_error_is_still_there_when_the_run_fails() -> None:
+    """FailBackup and BackupFailed read `$.error`; a later error of the release has a place of its own."""
+    release = BACKUP["ReleaseAfterError"]
+    assert release["Catch"] == [
+        {"ErrorEquals": ["States.ALL"], "ResultPath": "$.release_error", "Next": "FailBackup"}
+    ]
+    for name, state in BACKUP.items():
+        for catcher in state.get("Catch", []):
+            if (
+                catcher["Next"] in ("ReleaseAfterError", "FailBackup", "BackupFailed")
+                and name != "ReleaseAfterError"
+            ):
+                later = name in ("FailBackup", "ReleaseLockAfterError")
+                assert catcher["ResultPath"] == (None if later else "$.error"), name
+
+
+MACHINES = ["backup", "restore"]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_every_retry_lists_the_transient_errors_by_their_exact_names(machine: str) -> None:
+    found = 0
+    for name, state in tasks(load(machine)["States"]):
+        for retrier in state.get("Retry", []):
+            assert retrier["ErrorEquals"] == LAMBDA_ERRORS + transient_error_names(), name
+            found += 1
+    assert found
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_every_task_has_a_timeout(machine: str) -> None:
+    assert [name for name, state in tasks(load(machine)["States"]) if "TimeoutSeconds" not in state] == []
+
+
+def test_a_checkpoint_is_created_without_retry() -> None:
+    assert "Retry" not in BACKUP["CreateCheckpoint"]
+
+
+def test_retry_stands_on_the_task_inside_the_map_and_not_on_the_map() -> None:
+    for machine in MACHINES:
+        for state in load(machine)["States"].values():
+            assert state["Type"] != "Map" or "Retry" not in state
