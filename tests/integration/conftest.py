@@ -7,6 +7,7 @@ from typing import Protocol
 
 import pytest
 from tests.support.questdb_server import DEFAULT_VERSION, JARS, QuestDBServer
+from tests.support.sample_data import create_sample_tables
 
 
 class NewServer(Protocol):
@@ -30,17 +31,26 @@ def questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuestDBServer]
         yield server
 
 
+@pytest.fixture(scope="session")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuestDBServer]:
+    """One server with sample tables, for whole backups; tests leave its tables usable, not unchanged."""
+    root = tmp_path_factory.mktemp("sampled") / "root"
+    with QuestDBServer(root, env={"QDB_DEV_MODE_ENABLED": "true"}) as server:
+        create_sample_tables(server, 2000)
+        yield server
+
+
 @pytest.fixture(autouse=True)
 def _no_checkpoint_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Release a checkpoint that a test leaves on the shared server, and fail the test."""
-    server = request.getfixturevalue("questdb") if "questdb" in request.fixturenames else None
+    """Release a checkpoint that a test leaves on a shared server, and fail the test."""
+    names = {"questdb", "sampled"} & set(request.fixturenames)
+    servers = [request.getfixturevalue(name) for name in names]
     yield
-    if server is None:
-        return
-    in_progress, started_at = server.execute("select in_progress, started_at from checkpoint_status()")[0]
-    if in_progress:
-        server.execute("checkpoint release")
-        pytest.fail(f"the test left a checkpoint, started at {started_at}")
+    for server in servers:
+        in_progress, started_at = server.execute("select in_progress, started_at from checkpoint_status()")[0]
+        if in_progress:
+            server.execute("checkpoint release")
+            pytest.fail(f"the test left a checkpoint, started at {started_at}")
 
 
 @pytest.fixture

@@ -176,7 +176,9 @@ def test_tables_take_rows_after_the_restore(copied: Copied, restored: QuestDBSer
     names = [name for name in names if name in copied.expected and name != "deduped"]
     before = {name: _count(restored, name) for name in names}
     for name in names:
-        restored.execute(f'insert into "{name}" select * from "{name}" limit -1')
+        columns = restored.execute(f"select \"column\" from table_columns('{name}')")
+        listed = ", ".join(f'"{column}"' for (column,) in columns)
+        restored.execute(f'insert into "{name}" ({listed}) select {listed} from "{name}" limit -1')
     restored.execute("insert into never_filled values (1, 's', 'v', 't')")
     restored.execute("insert into never_filled_wal values (1, 's', '2024-01-01')")
     restored.execute("insert into truncated (c_int, c_symbol, ts) values (1, 's', '2024-01-01')")
@@ -195,7 +197,7 @@ def test_a_materialized_view_goes_on_from_where_it_was(restored: QuestDBServer) 
         time.sleep(0.1)
     statuses = restored.execute("select view_status from materialized_views()")
     assert set(statuses) == {("valid",)}
-    assert "full refresh" not in restored.log.read_text()
+    assert "full refresh" not in restored.log.read_text(errors="replace")
 
 
 def test_an_older_server_is_restored_with_its_index_files(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ class AwsEndpoint:
     ``executions``: answers to DescribeExecution, one after the other, the last one for ever.
     ``functions``: an answer for each function, called with its payload; what it raises is answered as
     Lambda answers a handler's exception. ``refusals``: pairs of HTTP status and error code, each answered
-    once, before anything else. ``before_answer`` is called in the server's thread with each call's name.
+    once, before anything else; None lets one call through. ``before_answer`` is called in the server's
+    thread with each call's name.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,7 @@ class AwsEndpoint:
         self.executions: deque[dict[str, Any]] = deque()
         self.running: list[dict[str, Any]] = []
         self.functions: dict[str, Callable[[Any], Any]] = {"list": lambda _payload: []}
-        self.refusals: deque[tuple[int, str]] = deque()
+        self.refusals: deque[tuple[int, str] | None] = deque()
         self.calls: list[tuple[str, Any]] = []
         self.before_answer: Callable[[str], None] = lambda _call: None
         endpoint = self
@@ -92,8 +93,9 @@ class AwsEndpoint:
         call, sent = _parse(path, headers, body)
         self.calls.append((call, sent))
         self.before_answer(call)
-        if self.refusals:
-            return _refusal(call, *self.refusals.popleft())
+        refusal = self.refusals.popleft() if self.refusals else None
+        if refusal is not None:
+            return _refusal(call, *refusal)
         if call == "DescribeStacks":
             return self._stack(sent["StackName"][0])
         if call.startswith("invoke "):

@@ -123,7 +123,7 @@ class Ticking:
 
 
 def make_root(root: Path, *, big: int = 300_000) -> Path:
-    """A folder that looks like a server root under a checkpoint; ``big`` bytes of column data that do not compress."""
+    """A folder like a server root under a checkpoint; ``big`` bytes of a column do not compress."""
     noise = random.Random(7)
     for table in ("trades~1", "quotes~2"):
         checkpoint = root / ".checkpoint/db" / table

@@ -68,7 +68,7 @@ def make_log(
 
 @dataclass
 class OneTable:
-    """A root with the WAL table ``t~9``: three rows on one day, two on the next; one transaction is pending."""
+    """A root with the WAL table ``t~9``: three rows on a day, two on the next, one transaction pending."""
 
     root: Path
     directory: str = "t~9"

@@ -25,6 +25,7 @@ _TYPES_9_3 = """, rnd_decimal(2, 1, 2) c_decimal8, rnd_decimal(4, 1, 2) c_decima
     rnd_decimal(38, 4, 2) c_decimal128, rnd_decimal(70, 5, 2) c_decimal256
 """
 _PLAIN = "rnd_int() a, rnd_symbol('x', 'y', 'z') s, rnd_varchar(1, 40, 2) v, rnd_str(1, 30, 2) t"
+_INDEX = ", index(s)"
 _STEPS = {"hour": "1m", "day": "20m", "week": "3h", "month": "12h", "year": "6d"}
 ODD_NAME = "o dd näme 日本.dots"
 WAIT = "wait"
@@ -97,18 +98,20 @@ def _digest(connection: psycopg.Connection, name: str) -> str:
     result = connection.execute(f'select {wanted} from "{name}"'.encode()).pgresult
     assert result is not None
     columns = range(result.nfields)
-    rows = sorted(
-        b"\x1f".join(result.get_value(row, column) or b"\x00" for column in columns)
-        for row in range(result.ntuples)
-    )
-    digest = hashlib.blake2b(b"\x1e".join(rows), digest_size=12).hexdigest()
-    return f"{len(rows)}:{digest}"
+    cells = ([result.get_value(row, column) for column in columns] for row in range(result.ntuples))
+    lines = sorted(b"\x1f".join(b"\x00" if cell is None else cell for cell in row) for row in cells)
+    digest = hashlib.blake2b(b"\x1e".join(lines), digest_size=12).hexdigest()
+    return f"{len(lines)}:{digest}"
+
+
+def _table(name: str, select: str, partition_by: str, index: str = "") -> str:
+    return f"create table {name} as ({select}){index} timestamp(ts) partition by {partition_by}"
 
 
 def rows(columns: str, step: str, count: int, start: str = "2024-01-01T00:00", unit: str = "") -> str:
     """A select of random rows in order of time, the timestamp last."""
-    stamp = f"'{start}'::timestamp{unit}"
-    return f"select {columns}, dateadd('{step[-1]}', ({step[:-1]} * x)::int, {stamp}) ts from long_sequence({count})"
+    stamp = f"dateadd('{step[-1]}', ({step[:-1]} * x)::int, '{start}'::timestamp{unit}) ts"
+    return f"select {columns}, {stamp} from long_sequence({count})"
 
 
 def _statements(version: str) -> Iterator[str]:
@@ -119,8 +122,8 @@ def _statements(version: str) -> Iterator[str]:
         yield from _changed(f"changed_{wal.split()[0]}", wal)
     yield from _unusual()
     if newer:
-        yield f"create table nanos as ({rows(types, '20m', 300, unit='_ns')}) timestamp(ts) partition by day wal"
-        yield f"create table nanos_week as ({rows(_PLAIN, '1m', 20000, unit='_ns')}) timestamp(ts) partition by week"
+        yield _table("nanos", rows(types, "20m", 300, unit="_ns"), "day wal")
+        yield _table("nanos_week", rows(_PLAIN, "1m", 20000, unit="_ns"), "week")
         yield WAIT
         yield f"insert into nanos_week {rows(_PLAIN, '1s', 50, '2024-01-14T20:00:00.000000123', '_ns')}"
         yield from _views(version)
@@ -131,11 +134,11 @@ def _every_type(types: str) -> Iterator[str]:
     for by, step in _STEPS.items():
         for wal in ("wal", "bypass wal"):
             name = f"types_{by}_{wal.split()[0]}"
-            yield f"create table {name} as ({rows(types, step, 300)}) timestamp(ts) partition by {by} {wal}"
+            yield _table(name, rows(types, step, 300), f"{by} {wal}")
     yield f"create table types_none as ({rows(types, '1m', 300)}) timestamp(ts)"
     yield f"create table no_timestamp as (select {types} from long_sequence(100))"
-    yield f'create table "{ODD_NAME}" as ({rows(types, "20m", 300)}) timestamp(ts) partition by day wal'
-    yield f"create table truncated as ({rows(types, '20m', 300)}) timestamp(ts) partition by day wal"
+    yield _table(f'"{ODD_NAME}"', rows(types, "20m", 300), "day wal")
+    yield _table("truncated", rows(types, "20m", 300), "day wal")
     yield "create table never_filled (a int, s symbol index, v varchar, t string)"
     yield "create table never_filled_wal (a int, s symbol, ts timestamp) timestamp(ts) partition by day wal"
     yield WAIT
@@ -144,8 +147,8 @@ def _every_type(types: str) -> Iterator[str]:
 
 def _changed(name: str, wal: str) -> Iterator[str]:
     """Rows out of order, columns that come, go and change, updates."""
-    yield f"create table {name} as ({rows(_PLAIN, '1m', 20000)}), index(s) timestamp(ts) partition by month {wal}"
-    yield f"create table {name}_day as ({rows(_PLAIN, '1m', 9000)}), index(s) timestamp(ts) partition by day {wal}"
+    yield _table(name, rows(_PLAIN, "1m", 20000), f"month {wal}", _INDEX)
+    yield _table(f"{name}_day", rows(_PLAIN, "1m", 9000), f"day {wal}", _INDEX)
     yield WAIT
     for table in (name, f"{name}_day"):
         yield f"insert into {table} {rows(_PLAIN, '7s', 100, '2024-01-06T05:00:00.000001')}"
@@ -174,10 +177,10 @@ def _changed(name: str, wal: str) -> Iterator[str]:
 
 
 def _unusual() -> Iterator[str]:
-    yield f"create table deduped as ({rows(_PLAIN, '1m', 5000)}) timestamp(ts) partition by day wal dedup upsert keys(ts, s)"
-    yield f"create table elsewhere as ({rows(_PLAIN, '1m', 5000)}) timestamp(ts) partition by day bypass wal in volume 'other'"
-    yield f"create table linked as ({rows(_PLAIN, '1m', 5000)}) timestamp(ts) partition by day bypass wal"
-    yield f"create table split as ({rows(_PLAIN, '1m', 5000)}) timestamp(ts) partition by day wal"
+    yield _table("deduped", rows(_PLAIN, "1m", 5000), "day wal dedup upsert keys(ts, s)")
+    yield _table("elsewhere", rows(_PLAIN, "1m", 5000), "day bypass wal in volume 'other'")
+    yield _table("linked", rows(_PLAIN, "1m", 5000), "day bypass wal")
+    yield _table("split", rows(_PLAIN, "1m", 5000), "day wal")
     yield WAIT
     yield f"insert into split {rows(_PLAIN, '1s', 20, '2024-01-04T11:00:00.000001')}"
     yield WAIT
@@ -188,7 +191,7 @@ def _unusual() -> Iterator[str]:
 
 def _views(version: str) -> Iterator[str]:
     base = "select ts, s, count() n from base sample by 1h"
-    yield f"create table base as ({rows(_PLAIN, '1m', 5000)}) timestamp(ts) partition by day wal"
+    yield _table("base", rows(_PLAIN, "1m", 5000), "day wal")
     yield WAIT
     yield f"create materialized view mat_view as ({base}) partition by day"
     yield f"create materialized view mat_view_manual refresh manual as ({base}) partition by day"
@@ -201,7 +204,7 @@ def _views(version: str) -> Iterator[str]:
 
 
 def _parquet() -> Iterator[str]:
-    yield f"create table parquet as ({rows(_PLAIN, '1m', 5000)}), index(s) timestamp(ts) partition by day wal"
+    yield _table("parquet", rows(_PLAIN, "1m", 5000), "day wal", _INDEX)
     yield WAIT
     yield "alter table parquet convert partition to parquet where ts < '2024-01-03'"
     yield WAIT

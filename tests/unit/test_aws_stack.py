@@ -67,6 +67,14 @@ def failed(error: str, cause: str) -> dict[str, Any]:
     return {"status": "FAILED", "error": error, "cause": cause}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_session() -> Iterator[None]:
+    """One session for this module: each new one would read the services' descriptions again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boto3, "DEFAULT_SESSION", None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def usual_chain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -153,6 +161,7 @@ def test_whoever_looks_sees_the_row_in_progress_of_this_execution_and_no_older_o
     stack.follow_backup(stack.start_backup(), lambda row: seen.append(row["progress_percent"]))
 
     assert seen == [0, 35, 90]
+    assert len(aws.named("invoke list")) == 3
 
 
 def test_a_progress_that_cannot_be_read_does_not_end_the_following(stack: Stack, aws: AwsEndpoint) -> None:
@@ -214,9 +223,10 @@ def test_a_failed_map_without_a_row_is_told_as_it_is(stack: Stack, aws: AwsEndpo
 
 
 def test_silence_of_aws_is_waited_out(hasty: Stack, aws: AwsEndpoint) -> None:
-    aws.executions.append(SUCCEEDED)
+    aws.executions.extend([RUNNING, SUCCEEDED])
     execution = hasty.start_backup()
-    aws.refusals.extend([(503, "ServiceUnavailable")] * 5)
+    silence = [(503, "ServiceUnavailable")] * 20
+    aws.refusals.extend([*silence, None, *silence])
 
     assert hasty.follow_backup(execution) == RESULT
 
@@ -369,12 +379,15 @@ def test_a_stack_of_another_kind_is_told(stack: Stack, aws: AwsEndpoint) -> None
 def test_no_credentials_no_region_and_no_such_profile_are_told(
     monkeypatch: pytest.MonkeyPatch, aws: AwsEndpoint
 ) -> None:
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     with closing(Stack("prod")) as stack, pytest.raises(ConfigurationError, match="Hint: log in"):
         stack.backups()
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     with closing(Stack("prod")) as stack, pytest.raises(ConfigurationError, match="set AWS_DEFAULT_REGION"):
         stack.backups()
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with closing(Stack("prod")) as stack, pytest.raises(ConfigurationError, match="nobody"):
         stack.backups()

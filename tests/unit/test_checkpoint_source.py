@@ -222,15 +222,19 @@ class TestColumns:
         assert sizes == [0, 8]
         assert not files[f"{LIVE}/2024-01-02.5/text.d.4"].exact
 
-    def test_a_parquet_partition_is_one_file_of_its_committed_size(self, table: OneTable) -> None:
+    def test_a_parquet_partition_has_its_committed_size_and_its_indexes(self, table: OneTable) -> None:
         parquet = (START, 3 | 1 << 61, 2, 50)
         txn = make_txn(
             transient=2, fixed=3, seq_txn=1, symbols=(2,), partitions=(parquet, (START + DAY, 0, 5, -1))
         )
         table.put(f"{SAVED}/_txn", txn)
         table.put(f"{LIVE}/2024-01-01.2/data.parquet", bytes(60))
+        table.put(f"{LIVE}/2024-01-01.2/s.k", bytes(9))
         found = groups(table)[1].files
-        assert [(file.path, file.size) for file in found[1:]] == [(f"{LIVE}/2024-01-01.2/data.parquet", 50)]
+        assert [(file.path.rpartition("/")[2], file.size, file.exact) for file in found[1:]] == [
+            ("data.parquet", 50, True),
+            ("s.k", 9, False),
+        ]
         table.put(f"{LIVE}/2024-01-01.2/data.parquet", bytes(49))
         with pytest.raises(SourceFileError, match="49 bytes, the checkpoint needs 50"):
             groups(table)
@@ -320,6 +324,10 @@ class TestUnknownLayout:
         table.put(f"{SAVED}/{name}", data)
         assert the_table(table).kind == "unknown"
         assert len(groups(table)) == 2
+
+    def test_a_wal_table_that_says_it_is_none_is_unknown(self, table: OneTable) -> None:
+        table.put(f"{SAVED}/_meta", make_meta(table.columns, timestamp=0, wal=False))
+        assert the_table(table).kind == "unknown"
 
 
 class TestTornTables:

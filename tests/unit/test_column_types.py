@@ -85,7 +85,7 @@ def test_an_array_ends_after_its_last_value() -> None:
 
 @pytest.mark.parametrize(("code", "entry"), [(11, bytes(8)), (26, bytes(16)), (11, struct.pack("<q", -1))])
 def test_an_entry_that_was_never_written_is_refused(code: int, entry: bytes) -> None:
-    with pytest.raises(ValueError, match="entry|length"):
+    with pytest.raises(ValueError, match=r"entry|length"):
         column_type(code).data_size(2, entry)
 
 

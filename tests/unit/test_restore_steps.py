@@ -2,11 +2,21 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.backups import (
+    INSTANCE,
+    VERSION,
+    back_up,
+    listing,
+    make_root,
+    make_services,
+    restore_by_steps,
+)
 
 from questdb_backup import keys
 from questdb_backup.errors import (
@@ -18,7 +28,7 @@ from questdb_backup.errors import (
     VersionMismatchError,
 )
 from questdb_backup.local.runner import run_restore
-from questdb_backup.restore import contents, place, system, target
+from questdb_backup.restore import contents, place, system
 from questdb_backup.restore.request import Restore
 from questdb_backup.restore.staging import Staging, restore_progress
 from questdb_backup.services import Services
@@ -29,15 +39,6 @@ from questdb_backup.steps.plan_restore import plan_restore
 from questdb_backup.stores.counting import CountingStore
 from questdb_backup.stores.fs import FsObjectStore
 from questdb_backup.stores.memory import MemoryObjectStore
-from tests.support.backups import (
-    INSTANCE,
-    VERSION,
-    back_up,
-    listing,
-    make_root,
-    make_services,
-    restore_by_steps,
-)
 
 STAGING = ".restore_staging"
 REBUILD = "cairo.checkpoint.recovery.rebuild.column.indexes=true"
@@ -244,7 +245,7 @@ def test_a_database_directory_that_is_a_mount_point_is_refused_before_the_downlo
     stored: Services, new_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (new_root / "db").mkdir(parents=True)
-    monkeypatch.setattr(target.os.path, "ismount", lambda path: Path(path) == new_root / "db")
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == new_root / "db")
     with pytest.raises(ConfigurationError, match="is a mount point"):
         plan_restore(stored, "restore-1", {"root": str(new_root)})
     assert sorted(path.name for path in new_root.iterdir()) == ["db"]
@@ -265,8 +266,8 @@ def test_a_root_whose_parent_is_missing_is_refused(stored: Services, new_root: P
 def test_too_little_space_is_told_before_the_download(
     stored: Services, new_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = target.shutil.disk_usage(new_root.parent)
-    monkeypatch.setattr(target.shutil, "disk_usage", lambda _path: usage._replace(free=1000))
+    usage = shutil.disk_usage(new_root.parent)
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: usage._replace(free=1000))
     with pytest.raises(StorageFullError, match="has 1000 bytes free, the restore needs"):
         plan_restore(stored, "restore-1", {"root": str(new_root)})
     assert not new_root.exists()
@@ -531,7 +532,7 @@ def test_where_the_last_rename_fails_everything_is_taken_back_and_the_next_try_s
     restore, units = planned(stored, new_root)
     for unit in units:
         download_partitions(stored, restore, unit)
-    rename = place.rename_without_replacing
+    rename = system.rename_without_replacing
 
     def late(old: Path, new: Path) -> None:
         if new.name == "db":
@@ -564,7 +565,7 @@ def test_a_death_while_placing_is_repaired_by_the_next_restore(
     restore, units = planned(stored, new_root)
     for unit in units:
         download_partitions(stored, restore, unit)
-    rename = place.rename_without_replacing
+    rename = system.rename_without_replacing
 
     def die(old: Path, new: Path) -> None:
         if new.name == at:

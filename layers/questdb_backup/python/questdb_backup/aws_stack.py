@@ -235,6 +235,7 @@ class Stack:
     def _client(self, service: str, attempts: int | None = None) -> Any:
         attempts = attempts or self._attempts
         if (service, attempts) not in self._clients:
+            import boto3
             from botocore.config import Config
 
             config = Config(
@@ -242,18 +243,13 @@ class Stack:
                 read_timeout=_FUNCTION_SECONDS if service == "lambda" else 60,
                 tcp_keepalive=True,
             )
-            self._clients[service, attempts] = self._session.client(service, config=config)
+            make_client: Any = boto3.client  # its type knows service names as literals only
+            self._clients[service, attempts] = make_client(service, config=config)
         return self._clients[service, attempts]
 
     @cached_property
     def _clients(self) -> dict[tuple[str, int], Any]:
         return {}
-
-    @cached_property
-    def _session(self) -> Any:
-        import boto3
-
-        return boto3.Session()
 
     def close(self) -> None:
         """Close the connections."""

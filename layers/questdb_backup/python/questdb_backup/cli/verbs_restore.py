@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from questdb_backup.cli.render import format_bytes
+from questdb_backup.cli.render import Progress, format_bytes
 from questdb_backup.cli.verb import Outcome, Verb
 from questdb_backup.errors import ConfigurationError
 from questdb_backup.local.options import Place
 from questdb_backup.local.runner import run_restore
+from questdb_backup.restore.staging import restore_progress
 from questdb_backup.restore_on_start import restore_on_start
 from questdb_backup.services import Services
 from questdb_backup.settings import load_settings
@@ -36,13 +37,15 @@ def _restore(arguments: argparse.Namespace, place: Place) -> Outcome:
     if arguments.root is None:
         raise ConfigurationError("restore needs the new server root", "give --root NEWROOT")
     target = Place(replace(place.options, root=None), os.environ)
+    root = Path(arguments.root).absolute()
     request = restore_request(
         arguments,
         os.environ,
-        root=str(Path(arguments.root).absolute()),
+        root=str(root),
         instance=arguments.instance or target.settings.instance_name,
     )
-    result = run_restore(target.services, request)
+    with Progress("restore", quiet=arguments.json or arguments.dry_run) as bar:
+        result = run_restore(target.services, request, lambda: bar.update(*restore_progress(root)))
     return restore_outcome(result, dry_run=arguments.dry_run)
 
 

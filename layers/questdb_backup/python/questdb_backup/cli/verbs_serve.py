@@ -40,10 +40,10 @@ def _serve(arguments: argparse.Namespace, place: Place) -> Outcome:
     if arguments.explain:
         return Outcome(value=value, text="\n".join([*_runs_lines(value), *_eventbridge_lines(value)]))
     place.settings.require_object_store()
-    if not arguments.json:
-        print("\n".join(_runs_lines(value)), flush=True)
     stop = threading.Event()
     with _ended_by_signals(stop), suppress(KeyboardInterrupt):
+        if not arguments.json:
+            print("\n".join(_runs_lines(value)), flush=True)
         serve(place, schedule, stop)
     return Outcome(value=None)
 

@@ -24,13 +24,13 @@ from questdb_backup.errors import ConfigurationError, RestoreFailedError
 from questdb_backup.restore.contents import STAGING, Piece
 from questdb_backup.restore.files import SafeTree, names_in, wrapped
 from questdb_backup.restore.request import Restore
+from questdb_backup.restore.small_files import TEMPORARY, SmallFiles
 from questdb_backup.restore.system import locked, sync_file_system
 
 TREE = "tree"
 _IDENTITY, _PLAN, _DONE, _LOCK = "restore.json", "plan.jsonl", "done", "lock"
 _PLACING, _PLACED, _FAILED = "placing.json", "placed.json", "failed.json"
 _PRODUCT, _FORMAT = "questdb-backup restore", 1
-_TEMPORARY = ".tmp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Owner:
         )
 
 
-class Staging:
+class Staging(SmallFiles):
     """An open staging directory; all that it does goes through its descriptor."""
 
     def __init__(self, root: Path, *, make: bool = False) -> None:
@@ -86,7 +86,7 @@ class Staging:
         """
         text = self._read(_IDENTITY)
         if text is None:
-            if names_in(self._fd) - {_IDENTITY + _TEMPORARY, _PLACED, _LOCK}:
+            if names_in(self._fd) - {_IDENTITY + TEMPORARY, _PLACED, _LOCK}:
                 raise self._foreign()
             return None
         try:
@@ -146,7 +146,7 @@ class Staging:
 
     def units(self) -> Iterator[list[Piece]]:
         """The plan, one unit at a time."""
-        with open(_PLAN, opener=self._opener, encoding="utf-8") as file:
+        with self._lines(_PLAN) as file:
             for line in file:
                 yield [Piece.from_json(piece) for piece in json.loads(line)]
 
@@ -159,10 +159,9 @@ class Staging:
 
     def open_units(self) -> list[int]:
         """Numbers of the units that are not done."""
-        with open(_PLAN, opener=self._opener, encoding="utf-8") as file:
+        with self._lines(_PLAN) as file:
             count = sum(1 for _ in file)
-        with self._folder(_DONE) as done:
-            finished = {int(name) for name in names_in(done) if name.isdecimal()}
+        finished = {int(name) for name in self._names(_DONE) if name.isdecimal()}
         return [number for number in range(count) if number not in finished]
 
     def bytes_open(self) -> int:
@@ -273,40 +272,6 @@ class Staging:
         with wrapped(str(self.path)):
             self.path.rmdir()
 
-    def _opener(self, name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
-
-    def _folder(self, name: str) -> "_Folder":
-        return _Folder(name, self._fd)
-
-    def _has(self, name: str) -> bool:
-        try:
-            os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _read(self, name: str) -> str | None:
-        try:
-            with open(name, opener=self._opener, encoding="utf-8", errors="replace") as file:
-                return file.read()
-        except FileNotFoundError:
-            return None
-
-    def _write(self, name: str, lines: Iterable[str]) -> None:
-        """Write a file so that it is there whole and durable, or not at all."""
-        with wrapped(f"{self.path}/{name}"):
-            with open(name + _TEMPORARY, "w", opener=self._opener, encoding="utf-8") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name + _TEMPORARY, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-            os.fsync(self._fd)
-
-    def _unlink(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._fd)
-
 
 def restore_progress(root: Path) -> tuple[int, int]:
     """Bytes that are done, and bytes in all, of the restore under way into a root; (0, 0) before its plan."""
@@ -318,16 +283,3 @@ def restore_progress(root: Path) -> tuple[int, int]:
             return 0, 0
         total = sum(piece.end - piece.start for unit in staging.units() for piece in unit)
         return total - staging.bytes_open(), total
-
-
-class _Folder:
-    """A directory's descriptor for the length of a ``with``."""
-
-    def __init__(self, name: str, parent: int) -> None:
-        self._fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-
-    def __enter__(self) -> int:
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)

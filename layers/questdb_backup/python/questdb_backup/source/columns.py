@@ -13,6 +13,7 @@ from questdb_backup.questdb.meta import Column
 from questdb_backup.source.base import EntryKind, PlannedFile, Tree, TreeEntry
 from questdb_backup.source.listing import find, live_file, missing, needed_file, read_needed, too_short
 
+_PARQUET = "data.parquet"
 _DAMAGED = "the file was damaged or never written; query the column over the whole partition"
 
 
@@ -25,8 +26,15 @@ class PartitionFiles:
     entries: dict[str, TreeEntry]
 
     def parquet(self, size: int) -> Iterator[PlannedFile]:
-        """``data.parquet``, of which ``size`` bytes are committed."""
-        yield needed_file(f"{self.path}/data.parquet", self.find("data.parquet"), size, "parquet")
+        """``data.parquet``, of which ``size`` bytes are committed, and the indexes beside it.
+
+        Recovery of 9.3.4 looks for ``data.parquet/data.parquet`` and so makes no index of a parquet
+        partition anew; they change with the partition only.
+        """
+        yield needed_file(f"{self.path}/{_PARQUET}", self.find(_PARQUET), size)
+        for name, entry in self.entries.items():
+            if entry.kind is EntryKind.FILE and name != _PARQUET:
+                yield live_file(f"{self.path}/{name}", entry)
 
     def column(self, column: Column, rows: int, name_txn: int) -> Iterator[PlannedFile]:
         """The column's data and index of offsets, for rows below its top.

@@ -13,7 +13,8 @@ def partition_signature(directory: str, state: State, partition: Partition) -> s
 
     The table's directory, id and truncate version; the partition's start, name, whole size word (rows,
     squash counter, flags) and last word; the versions of the table's structure; the column versions
-    that hold for the partition. It does not cover the files of indexes, which recovery makes anew.
+    that hold for the partition. It does not cover the files of indexes: recovery makes
+    them anew, or (parquet) they change with the data.
     """
     versions = state.versions.records(partition.timestamp) + state.versions.default_records()
     parts = (

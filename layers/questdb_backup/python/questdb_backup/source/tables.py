@@ -127,16 +127,16 @@ class TablePlanner:
         listed = PartitionFiles(
             self.tree, path, {entry.name: entry for entry in list_needed(self.tree, path)}
         )
-        yield from listed.other(".squash_ts")
         if partition.is_parquet:
             yield from listed.parquet(partition.last_word)
+            return
+        yield from listed.other(".squash_ts")
         for column in state.meta.columns:
             version = state.versions.find(partition.timestamp, column.index)
             if version is None:
                 continue
             rows = partition.rows - version.top
-            if not partition.is_parquet:
-                yield from listed.column(column, rows, version.name_txn)
+            yield from listed.column(column, rows, version.name_txn)
             if self.lists_indexes and column.indexed and column.type.is_symbol and rows > 0:
                 yield from listed.indexes(column, version.name_txn)
 

@@ -3,7 +3,8 @@
 A transaction after the ``seqTxn`` of ``_txn`` and up to the checkpoint's last one was acknowledged, but
 its rows are in a segment only: recovery applies it again. Other segments are left out, except where a
 materialized view reads the table's WAL for its next refresh (QuestDB's ``WalPurgeJob.java`` keeps them
-for that too), or where the log is not a V1 log that parses fully: then every ``walN`` is taken.
+for that too; without them the view is made anew from the whole table, and what the table's TTL has
+dropped by then is lost), or where the log is not a V1 log that parses fully: then every ``walN`` is taken.
 """
 
 import re

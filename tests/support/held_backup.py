@@ -1,0 +1,37 @@
+"""The command, with workers that wait before they read: ``python -m tests.support.held_backup DIR ARGUMENTS``.
+
+While ``DIR/hold`` exists they wait; the first that does so makes ``DIR/held-PID``.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+from tests.support.live import WatchedSource
+
+from questdb_backup.cli import main as command
+from questdb_backup.local.options import Place
+from questdb_backup.source.base import Source
+
+FOLDER = Path(sys.argv[1])
+
+
+class HeldPlace(Place):
+    """A place whose source waits."""
+
+    def _source(self, version: str | None) -> Source:
+        return WatchedSource(super()._source(version), _wait)
+
+
+def _wait(_path: str) -> None:
+    if (FOLDER / "hold").exists():
+        (FOLDER / f"held-{os.getpid()}").touch()
+    while (FOLDER / "hold").exists():
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    with patch.object(command, "Place", HeldPlace):
+        sys.exit(command.main(sys.argv[2:]))
