@@ -33,7 +33,7 @@ class PausingWriter(Writer):
     """A writer that can be told to rest between two statements."""
 
     def __init__(self, server: QuestDBServer) -> None:
-        super().__init__(server, pause_seconds=0.002)
+        super().__init__(server, pause_seconds=0.1)
         self._turn = threading.Lock()
         original = self._stop_asked.wait
         self._stop_asked.wait = lambda timeout=None: self._wait(original, timeout)  # type: ignore[method-assign]
@@ -84,7 +84,7 @@ class NotingDatabase:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows in each of the three large tables")
+    parser.add_argument("--rows", type=int, default=700_000, help="rows in each of the three large tables")
     parser.add_argument("--keep", action="store_true", help="leave the temporary folder")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="questdb-backup-run-"))
@@ -122,7 +122,7 @@ def back_up(options: Options, server: QuestDBServer) -> Digests:
     """A backup with writes going on; give what the tables held at its checkpoint."""
     place = Place(options, os.environ)
     with PausingWriter(server) as writer:
-        writer.wait_batches(20)
+        writer.wait_batches(8)
         noting = NotingDatabase(place.services.database, server, writer)
         before = writer.batches
         services = Services(

@@ -49,13 +49,18 @@ def _copy(source: CheckpointSource, target: Path) -> list[PlannedGroup]:
 
 
 def _go_on(server: QuestDBServer) -> None:
-    """What users do while a backup reads: rows in order and out of order, updates, changes of columns."""
+    """What users do while a backup reads: rows in and out of order, updates, changes of tables, drops."""
     plain = "rnd_int() a, rnd_symbol('new', 'newer') s, 'v' v"
     for name in ("split", "deduped", "base", "elsewhere"):
         server.execute(f"insert into {name} (a, s, v, ts) {table_zoo.rows(plain, '11m', 200, '2024-01-02')}")
     server.execute("alter table base add column surprise int")
     server.execute("update elsewhere set a = 1")
     server.execute("alter table split drop column v")
+    server.execute("alter table split drop column s")
+    server.execute("alter table types_week_wal drop partition list '2024-W01'")
+    server.execute("truncate table types_day_wal")
+    server.execute("drop table types_hour_wal")
+    server.execute("rename table types_month_wal to renamed")
     table_zoo.wait_applied_but(server, PENDING)
 
 
@@ -74,8 +79,16 @@ def _leave_pending(server: QuestDBServer) -> None:
     server.execute(f"insert into pending (a, s, v, late, ts) {later}")
 
 
+def _let_a_view_lag(server: QuestDBServer) -> None:
+    """Rows that the view with manual refreshes does not know yet."""
+    plain = "rnd_int() a, 'x' s, 'v' v, 't' t"
+    server.execute("insert into base " + table_zoo.rows(plain, "1m", 50, "2024-01-03"))
+    server.wait_applied()
+
+
 def _back_up(server: QuestDBServer, target: Path) -> Copied:
     table_zoo.fill(server)
+    _let_a_view_lag(server)
     _leave_pending(server)
     expected = table_zoo.digests(server)
     server.execute("checkpoint create")

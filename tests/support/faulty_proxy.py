@@ -43,7 +43,8 @@ _ANSWERS = {
 class Rule:
     """A fault for requests of these methods (all, when empty) whose path and query hold ``key``.
 
-    ``times`` is how many requests it still strikes; None is all of them.
+    ``times`` is how many requests it still strikes; None is all of them. ``after``: only from the first
+    request on whose path holds this.
     """
 
     fault: Fault
@@ -51,6 +52,7 @@ class Rule:
     key: str = ""
     times: int | None = None
     seconds: float = 0.0
+    after: str = ""
 
     def matches(self, method: str, target: str) -> bool:
         return self.times != 0 and (not self.methods or method in self.methods) and self.key in target
@@ -104,10 +106,14 @@ class FaultyProxy:
         """Record a request and take the rule that strikes it."""
         with self._lock:
             self.requests.append((method, target))
-            rule = next((rule for rule in self.rules if rule.matches(method, target)), None)
+            rule = next((rule for rule in self.rules if self._strikes(rule, method, target)), None)
             if rule and rule.times is not None:
                 rule.times -= 1
             return rule
+
+    def _strikes(self, rule: Rule, method: str, target: str) -> bool:
+        begun = not rule.after or any(rule.after in earlier for _, earlier in self.requests)
+        return begun and rule.matches(method, target)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -1,6 +1,7 @@
-"""The command, with workers that wait before they read: ``python -m tests.support.held_backup DIR ARGUMENTS``.
+"""The command, with workers that wait before they read.
 
-While ``DIR/hold`` exists they wait; the first that does so makes ``DIR/held-PID``.
+``python -m tests.support.held_backup DIR ARGUMENTS``: they wait while ``DIR/hold`` exists; ``DIR/held-PID``
+tells that one does.
 """
 
 import os

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.questdb_server import DEFAULT_VERSION, QuestDBServer
-from tests.support.sample_data import settle
 
 from questdb_backup.catalog import Catalog
 from questdb_backup.catalog_store import read_catalog
@@ -23,6 +22,7 @@ from questdb_backup.local.runner import run_backup, run_restore
 from questdb_backup.questdb.base import CreateOutcome, Database, DatabaseState, Fence, ReleaseOutcome
 from questdb_backup.services import Services
 from questdb_backup.source.base import PlannedGroup, PlannedTable, Source, Tree, TreeEntry
+from questdb_backup.stores.base import ObjectStore
 
 PROJECT = Path(__file__).parents[2]
 WAIT_SECONDS = 60.0
@@ -73,7 +73,7 @@ class WatchedSource:
 
 
 class WatchedDatabase:
-    """A database that calls ``before`` ahead of the run's first question, ``after`` once CREATE has returned."""
+    """A database that calls ``before`` ahead of the first question, ``after`` when CREATE has returned."""
 
     def __init__(self, inner: Database, before: Callable[[], None], after: Callable[[], None]) -> None:
         self._inner = inner
@@ -146,13 +146,18 @@ def restore(store: str, root: Path, **request: Any) -> dict[str, Any]:
 
 @contextmanager
 def restored(
-    store: str, root: Path, *, version: str = DEFAULT_VERSION, env: dict[str, str] | None = None, **request: Any
+    store: str, root: Path, *, version: str = DEFAULT_VERSION, **request: Any
 ) -> Iterator[QuestDBServer]:
     """A server on what `restore` gave, with everything applied."""
     restore(store, root, **request)
-    with QuestDBServer(root, version, env) as server:
-        settle(server)
+    with QuestDBServer(root, version) as server:
+        server.wait_applied()
         yield server
+
+
+def store_of(options: Options) -> ObjectStore:
+    """The store that the options name."""
+    return Place(options, os.environ).services.store
 
 
 def catalog_of(options: Options) -> Catalog:
@@ -194,6 +199,13 @@ def _environment(store: str) -> dict[str, str]:
     return {**os.environ, "QDB_BACKUP_OBJECT_STORE": store}
 
 
+_HELD = (sys.executable, "-m", "tests.support.held_backup")
+
+
+def _of(server: QuestDBServer) -> list[str]:
+    return ["--root", str(server.root), "--dsn", server.dsn]
+
+
 class HeldBackup:
     """The command ``backup`` in a process of its own, whose workers wait at their first read until `go_on`.
 
@@ -205,8 +217,7 @@ class HeldBackup:
         folder.mkdir(exist_ok=True)
         (folder / "hold").touch()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.held_backup", str(folder), "backup", "--json"]
-            + ["--root", str(server.root), "--dsn", server.dsn, *arguments],
+            [*_HELD, str(folder), "backup", "--json", *_of(server), *arguments],
             env=_environment(store),
             cwd=PROJECT,
             stdout=subprocess.PIPE,

@@ -199,8 +199,6 @@ def _views(version: str) -> Iterator[str]:
     if version >= "9.3":
         yield "create view view as (select ts, s from base where a > 0)"
     yield WAIT
-    yield f"insert into base {rows(_PLAIN, '1m', 50, '2024-01-03')}"
-    yield WAIT
 
 
 def _parquet() -> Iterator[str]:

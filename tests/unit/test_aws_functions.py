@@ -25,15 +25,17 @@ from questdb_backup.aws_workflow import (
     start_execution,
     stop_execution,
 )
-from questdb_backup.backups import backup_rows, deployed_instance, list_backups
+from questdb_backup.backups import backup_rows, list_backups
 from questdb_backup.catalog import Catalog, acquire
 from questdb_backup.catalog_store import read_catalog
 from questdb_backup.errors import (
     CheckpointBusyError,
     ConfigurationError,
+    DatabaseUnavailableError,
     PermanentError,
     StatusUnavailableError,
 )
+from questdb_backup.instances import find_instance
 from questdb_backup.local.bundle import LocalContext, load_handler
 from questdb_backup.questdb.base import Fence
 from questdb_backup.services import Services
@@ -45,7 +47,11 @@ NOW = "2026-03-01T12:00:00.000000Z"
 COLUMNS = ["status", "progress_percent", "start_ts", "end_ts", "backup_error", "cleanup_error"]
 EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:stack-backup:run-1"
 MACHINE_ROLE = "arn:aws:iam::123456789012:role/x"
-RELEASE = {"QDB_BACKUP_RELEASE_CHECKPOINT_FUNCTION": "release"}
+GUARD = {
+    "QDB_BACKUP_RELEASE_CHECKPOINT_FUNCTION": "release",
+    "QDB_BACKUP_READ_DATABASE_FUNCTION": "read",
+}
+FREE = {"now": NOW, "version": "9.3.4", "checkpoint": {"in_progress": False, "started_at": None}}
 
 
 @pytest.fixture
@@ -126,12 +132,10 @@ def test_without_an_instance_of_its_own_every_one_of_the_store_is_listed(
 
 def test_a_stack_finds_its_instance_by_its_own_id(services: Services) -> None:
     mine = make_services(services.config.root, services.store, instance_name=None, stack_id="arn:mine")
-    assert deployed_instance(mine) is None
+    assert find_instance(mine) is None
     back_up(mine)
-    assert deployed_instance(mine) is not None
-    assert (
-        deployed_instance(make_services(None, services.store, instance_name=None, stack_id="arn:x")) is None
-    )
+    assert find_instance(mine) is not None
+    assert find_instance(make_services(None, services.store, instance_name=None, stack_id="arn:x")) is None
 
 
 def test_an_empty_store_has_no_rows() -> None:
@@ -163,7 +167,11 @@ def test_abort_finds_the_run_in_the_catalog_where_the_status_is_lost(services: S
     assert abort_backup(services, lambda _holder, _reason: True)["status"] == "aborted"
 
 
-def test_abort_of_nothing_is_not_running(services: Services, cloud: None) -> None:
+def test_abort_of_nothing_is_not_running(
+    services: Services, cloud: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QDB_BACKUP_GUARD_FUNCTION", "guard")
+
     def never(_holder: str, _reason: str) -> bool:
         raise AssertionError("there is nothing to stop")
 
@@ -173,6 +181,33 @@ def test_abort_of_nothing_is_not_running(services: Services, cloud: None) -> Non
     assert abort_backup(services, never) == nothing
     acquire_lock(services, "local:host:1", {})
     assert call("AbortBackup", {}, services) == nothing
+
+
+@pytest.mark.parametrize("guard_is_down", [False, True])
+def test_abort_of_the_stack_tells_its_reason_and_has_the_guard_clean_up(
+    services: Services, monkeypatch: pytest.MonkeyPatch, guard_is_down: bool
+) -> None:
+    acquire_lock(services, EXECUTION, {})
+    calls: list[object] = []
+
+    def invoke(name: str, event: dict[str, Any]) -> None:
+        calls.append((name, event))
+        if guard_is_down:
+            raise CheckpointBusyError("busy")
+
+    def stop(*told: str) -> bool:
+        calls.append(told)
+        return True
+
+    monkeypatch.setattr(aws_guard, "stop_execution", stop)
+    monkeypatch.setattr(aws_guard, "invoke_function", invoke)
+    environ = {"QDB_BACKUP_GUARD_FUNCTION": "guard"}
+    answer = aws_guard.abort_stack(services, {"reason": "maintenance"}, environ)
+    assert answer["status"] == "aborted"
+    assert calls == [
+        (EXECUTION, "aborted by BACKUP ABORT: maintenance"),
+        ("guard", {"trigger": "abort"}),
+    ]
 
 
 # ---- Step Functions and Lambda
@@ -264,11 +299,15 @@ class Figures:
     """Remembers the metrics."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []
+        self.values: dict[str, float] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.values)
 
     def add(self, name: str, value: float, unit: str, **dimensions: str) -> None:
         assert value >= 0
-        self.names.append(name)
+        self.values[name] = value
 
 
 @pytest.fixture
@@ -282,11 +321,15 @@ def dead_run(services: Services) -> Run:
     return run
 
 
-def set_status(monkeypatch: pytest.MonkeyPatch, status: str | None) -> list[dict[str, Any]]:
-    """Let the execution have the status; give the events that the release function gets."""
+def set_status(
+    monkeypatch: pytest.MonkeyPatch, status: str | None, database: dict[str, Any] = FREE
+) -> list[dict[str, Any]]:
+    """Let execution and server have that status; give the events that the release function gets."""
     sent: list[dict[str, Any]] = []
 
-    def invoke(_name: str, event: dict[str, Any]) -> dict[str, Any]:
+    def invoke(name: str, event: dict[str, Any]) -> dict[str, Any]:
+        if name == "read":
+            return database
         sent.append(event)
         return {"outcome": "released", "started_at": NOW, "held_seconds": 1.0}
 
@@ -301,7 +344,7 @@ def test_the_guard_ends_a_dead_run_and_releases_by_its_fence(
 ) -> None:
     sent = set_status(monkeypatch, status)
     services.metrics = figures = Figures()
-    report = guard_stack(services, {"detail": {"status": "TIMED_OUT"}}, RELEASE)
+    report = guard_stack(services, {"detail": {"status": "TIMED_OUT"}}, GUARD)
     assert report == {
         "outcome": "ended",
         "backup_timestamp": dead_run.backup_timestamp,
@@ -319,7 +362,8 @@ def test_the_guard_leaves_a_running_execution_alone(
     services: Services, dead_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = set_status(monkeypatch, "RUNNING")
-    monkeypatch.setenv(*next(iter(RELEASE.items())))
+    for name, value in GUARD.items():
+        monkeypatch.setenv(name, value)
     assert call("GuardCheckpoint", {"trigger": "schedule"}, services)["outcome"] == "running"
     assert sent == []
 
@@ -329,7 +373,7 @@ def test_the_guard_never_judges_a_holder_on_another_host(
 ) -> None:
     acquire_lock(services, "local:laptop:1", {})
     set_status(monkeypatch, None)
-    assert guard_stack(services, {}, RELEASE)["outcome"] == "running"
+    assert guard_stack(services, {}, GUARD)["outcome"] == "running"
 
 
 def test_a_release_that_failed_gives_no_heartbeat(
@@ -337,21 +381,62 @@ def test_a_release_that_failed_gives_no_heartbeat(
 ) -> None:
     set_status(monkeypatch, "FAILED")
 
-    def busy(_name: str, _event: dict[str, Any]) -> None:
-        raise CheckpointBusyError("busy")
+    def busy(name: str, _event: dict[str, Any]) -> dict[str, Any]:
+        if name == "release":
+            raise CheckpointBusyError("busy")
+        return {**FREE, "checkpoint": {"in_progress": True, "started_at": NOW}}
 
     monkeypatch.setattr(aws_guard, "invoke_function", busy)
     services.metrics = figures = Figures()
     with pytest.raises(CheckpointBusyError):
-        guard_stack(services, {}, RELEASE)
-    assert "GuardHeartbeat" not in figures.names
+        guard_stack(services, {}, GUARD)
+    assert figures.names == ["BackupAgeSeconds", "CheckpointHeldSeconds"]
     live = services.status.read(INSTANCE)
     assert live is not None
     assert live.fence.started_at == NOW
 
 
-def test_the_guard_of_a_fresh_stack_is_idle() -> None:
+def test_the_guard_tells_how_long_any_checkpoint_is_held_also_a_foreign_one(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = {"in_progress": True, "started_at": "2026-03-01T11:58:20.000000Z"}
+    sent = set_status(monkeypatch, None, {**FREE, "checkpoint": checkpoint})
+    services.metrics = figures = Figures()
+    assert guard_stack(services, {}, GUARD)["outcome"] == "idle"
+    assert figures.values["CheckpointHeldSeconds"] == 100.0
+    assert "GuardHeartbeat" in figures.names
+    assert sent == []
+
+
+def test_a_server_that_is_down_does_not_silence_the_guard(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(_name: str, _event: dict[str, Any]) -> None:
+        raise DatabaseUnavailableError("no connection")
+
+    monkeypatch.setattr(aws_guard, "invoke_function", down)
+    services.metrics = figures = Figures()
+    assert guard_stack(services, {}, GUARD)["outcome"] == "idle"
+    assert figures.names == ["GuardHeartbeat"]
+
+
+def test_without_a_complete_backup_the_age_counts_from_the_first_one_begun(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_status(monkeypatch, "RUNNING")
+    services.metrics = figures = Figures()
+    acquire_lock(services, EXECUTION, {})
+    guard_stack(services, {}, GUARD)
+    age = figures.values["BackupAgeSeconds"]
+    guard_stack(services, {}, GUARD)
+    assert 0 < age < figures.values["BackupAgeSeconds"]
+
+
+def test_the_guard_of_a_fresh_stack_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_status(monkeypatch, None)
     services = make_services(store=MemoryObjectStore(), instance_name=None, stack_id="arn:new")
-    assert guard_stack(services, {}, RELEASE)["outcome"] == "idle"
+    services.metrics = figures = Figures()
+    assert guard_stack(services, {}, GUARD)["outcome"] == "idle"
+    assert figures.names == ["GuardHeartbeat"]
     with pytest.raises(ConfigurationError, match="RELEASE_CHECKPOINT_FUNCTION is missing"):
         guard_stack(services, {}, {})

@@ -22,6 +22,7 @@ from questdb_backup.errors import (
     BackupInProgressError,
     DamagedBackupError,
     LeaseLostError,
+    ScheduleServedError,
     UnsupportedFormatError,
 )
 from questdb_backup.words import BackupStatus
@@ -111,3 +112,42 @@ def test_a_damaged_catalog_is_a_clear_error(data: bytes) -> None:
 def test_a_newer_format_is_refused() -> None:
     with pytest.raises(UnsupportedFormatError, match="newer"):
         decode_catalog(b'{"format": 2}')
+
+
+TICK = "2026-01-01T00:00:00.000000Z"
+NEXT_TICK = "2026-01-02T00:00:00.000000Z"
+
+
+def _served(catalog: Catalog, tick: str | None, holder: str, now: str) -> Catalog:
+    return acquire(catalog, holder=holder, purpose="backup", now=now, term_seconds=900, scheduled_time=tick)
+
+
+def _ended(catalog: Catalog) -> Catalog:
+    return drop_lease(catalog, catalog.last_token, "test", LATER)
+
+
+def test_a_tick_that_is_delivered_twice_starts_one_backup() -> None:
+    first = _served(Catalog(instance="gentle-forest-orchid"), TICK, "a", LATER)
+    assert first.last_scheduled_time == TICK
+    assert _served(first, TICK, "a", LATER).rows == first.rows, "a retry of the same execution"
+    for tick in (TICK, "2025-12-31T00:00:00.000000Z"):
+        with pytest.raises(ScheduleServedError, match=f"tick of {tick}"):
+            _served(_ended(first), tick, "b", LATER)
+
+
+def test_the_next_tick_and_a_start_by_hand_are_served() -> None:
+    first = _ended(_served(Catalog(instance="gentle-forest-orchid"), TICK, "a", LATER))
+    by_hand = _served(first, None, "b", LATER)
+    assert by_hand.last_scheduled_time == TICK
+    assert _served(_ended(by_hand), NEXT_TICK, "c", MUCH_LATER).last_scheduled_time == NEXT_TICK
+
+
+def test_a_tick_of_a_clock_that_was_wrong_stops_no_schedule() -> None:
+    wrong = _served(Catalog(instance="gentle-forest-orchid"), "2036-01-01T00:00:00.000000Z", "a", LATER)
+    assert _served(_ended(wrong), NEXT_TICK, "b", MUCH_LATER).last_scheduled_time == NEXT_TICK
+
+
+def test_a_catalog_from_before_the_schedules_ticks_were_noted_is_read() -> None:
+    data = encode_catalog(_acquired()).replace(b' "last_scheduled_time": null,\n', b"")
+    assert b"last_scheduled_time" not in data
+    assert decode_catalog(data) == _acquired()

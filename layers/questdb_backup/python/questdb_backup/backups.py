@@ -1,11 +1,10 @@
 """The rows of ``backups()``: what the catalog lists, with the live progress of the run under way."""
 
-import contextlib
 from typing import Any
 
 from questdb_backup.catalog import BackupRow, Catalog
 from questdb_backup.catalog_store import read_catalog
-from questdb_backup.instances import NAME_FILE, read_instances
+from questdb_backup.instances import find_instance, read_instances
 from questdb_backup.services import Services
 from questdb_backup.status.base import LiveRun
 from questdb_backup.steps.run import progress_percent
@@ -50,7 +49,7 @@ def _is_alive(catalog: Catalog, row: BackupRow, live: LiveRun | None, now: str) 
 
 def list_backups(services: Services, instance: str | None = None) -> list[dict[str, Any]]:
     """The rows of the instance, else of this deployment's, else of every one in the store."""
-    chosen = instance or deployed_instance(services)
+    chosen = instance or find_instance(services)
     names = [chosen] if chosen else [entry.name for entry in read_instances(services.store)[0]]
     rows: list[dict[str, Any]] = []
     for name in names:
@@ -59,17 +58,3 @@ def list_backups(services: Services, instance: str | None = None) -> list[dict[s
         live = services.status.read(name) if running else None
         rows += backup_rows(catalog, live, services.now())
     return rows
-
-
-def deployed_instance(services: Services) -> str | None:
-    """The instance that this deployment backs up; None where no backup has named it yet. Changes nothing."""
-    config = services.config
-    if config.instance_name:
-        return config.instance_name
-    if config.stack_id is not None:
-        known, _ = read_instances(services.store)
-        return next((entry.name for entry in known if entry.stack_id == config.stack_id), None)
-    if config.root is not None:
-        with contextlib.suppress(OSError):
-            return (config.root / NAME_FILE).read_text().strip() or None
-    return None

@@ -1,7 +1,7 @@
 """The composition root on AWS: the functions' environment becomes configuration and adapters."""
 
 import logging
-import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from questdb_backup.status.base import StatusStore
 from questdb_backup.stores.base import ObjectStore
 
 _PREFIX = "QDB_BACKUP_"
+_STATEMENT_SECONDS = 840.0
+"""Below the 900 s of the functions that send CREATE and RELEASE, so that they end with an outcome."""
 
 
 def services_from_environment(environ: Mapping[str, str]) -> Services:
@@ -37,7 +39,10 @@ def services_from_environment(environ: Mapping[str, str]) -> Services:
 
         secret, host = _require(environ, "DATABASE_SECRET_ARN"), text(_PREFIX + "DATABASE_HOST")
         port = text(_PREFIX + "DATABASE_PORT")
-        return PgwireDatabase(lambda: conninfo_from_secret(secret, host=host, port=port))
+        return PgwireDatabase(
+            lambda: conninfo_from_secret(secret, host=host, port=port),
+            statement_timeout_seconds=_STATEMENT_SECONDS,
+        )
 
     def source(_version: str | None) -> Source:
         raise ConfigurationError(
@@ -63,7 +68,10 @@ def services_from_environment(environ: Mapping[str, str]) -> Services:
         make_status=status,
         make_database=database,
         make_source=source,
-        metrics=_EmbeddedMetrics(text(_PREFIX + "STACK_NAME", "questdb-backup")),
+        metrics=_EmbeddedMetrics(
+            stack=text(_PREFIX + "STACK_NAME", "questdb-backup"),
+            namespace=text("POWERTOOLS_METRICS_NAMESPACE", "QuestDBBackup"),
+        ),
     )
 
 
@@ -77,10 +85,14 @@ def _require(environ: Mapping[str, str], name: str) -> str:
 
 
 class _EmbeddedMetrics:
-    """Figures as CloudWatch's embedded metric format, by Powertools; one dimension, the stack."""
+    """Figures in CloudWatch's embedded metric format, by Powertools.
 
-    def __init__(self, stack: str) -> None:
+    The dimensions are the stack and, by Powertools itself, POWERTOOLS_SERVICE_NAME: those of the alarms.
+    """
+
+    def __init__(self, *, stack: str, namespace: str) -> None:
         self._stack = stack
+        self._namespace = namespace
 
     def add(self, name: str, value: float, unit: str, **dimensions: str) -> None:
         """Print the figure in a line of its own."""
@@ -90,18 +102,32 @@ class _EmbeddedMetrics:
             name=name,
             unit=MetricUnit(unit),
             value=value,
-            namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "QuestDBBackup"),
+            namespace=self._namespace,
             default_dimensions={"Stack": self._stack, **dimensions},
         ):
             pass
 
 
 def _log_as_json(environ: Mapping[str, str]) -> None:
-    """Give the package's logger the JSON form of Powertools."""
+    """Give the package's logger the JSON form of Powertools, and the level of POWERTOOLS_LOG_LEVEL."""
     from aws_lambda_powertools import Logger
 
-    logger = Logger(service=environ.get("POWERTOOLS_SERVICE_NAME", "questdb-backup"))
+    level = environ.get("POWERTOOLS_LOG_LEVEL", "INFO").upper()
+    formatter = Logger(
+        service=environ.get("POWERTOOLS_SERVICE_NAME", "questdb-backup"), level=level
+    ).registered_formatter
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(formatter)
     package = logging.getLogger("questdb_backup")
-    package.handlers = list(logger.handlers)
-    package.setLevel(logging.INFO)
+    package.handlers = [handler]
+    package.setLevel(level)
     package.propagate = False
+
+
+def set_log_keys(keys: Mapping[str, str | None]) -> None:
+    """Let every log line from now on carry these keys; None takes one away."""
+    from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
+
+    for handler in logging.getLogger("questdb_backup").handlers:
+        if isinstance(handler.formatter, LambdaPowertoolsFormatter):
+            handler.formatter.append_keys(**keys)

@@ -8,11 +8,12 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from questdb_backup.clock import add_seconds
+from questdb_backup.clock import add_seconds, seconds_between
 from questdb_backup.errors import (
     BackupInProgressError,
     DamagedBackupError,
     LeaseLostError,
+    ScheduleServedError,
     UnsupportedFormatError,
 )
 from questdb_backup.words import BackupStatus
@@ -22,7 +23,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """Who may write: backup, prune, check or repair. ``token`` grows by one with every lease."""
+    """Who may write: a backup or a prune. ``token`` grows by one with every lease."""
 
     token: int
     holder: str
@@ -83,11 +84,15 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
-    """The state of one backup instance."""
+    """The state of one backup instance.
+
+    ``last_scheduled_time`` is the newest tick of the schedule that started a backup.
+    """
 
     instance: str
     data_id: str | None = None
     last_token: int = 0
+    last_scheduled_time: str | None = None
     lease: Lease | None = None
     rows: tuple[BackupRow, ...] = ()
     runs: tuple[RunRecord, ...] = ()
@@ -101,6 +106,11 @@ class Catalog:
         """The restore points, oldest first."""
         return [row for row in self.rows if row.manifest and row.status is BackupStatus.BACKUP_COMPLETE]
 
+    def longest_run_seconds(self) -> float:
+        """How long the longest run that is known took; 0 where none has ended."""
+        ended = ((row.start_ts, row.end_ts) for row in self.rows if row.end_ts)
+        return max((seconds_between(start, end) for start, end in ended), default=0.0)
+
     def latest_complete(self) -> BackupRow | None:
         """The newest restore point."""
         rows = self.complete_rows()
@@ -112,18 +122,22 @@ def encode_catalog(catalog: Catalog) -> bytes:
     return json.dumps({"format": FORMAT, **asdict(catalog)}, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def decode_catalog(data: bytes) -> Catalog:
-    """The inverse. Raise UnsupportedFormatError for a newer format, DamagedBackupError for anything else."""
+def decode_catalog(data: bytes, name: str = "the catalog") -> Catalog:
+    """The inverse; ``name`` is for messages.
+
+    Raise UnsupportedFormatError for a newer format, DamagedBackupError for anything else.
+    """
     try:
         value: dict[str, Any] = json.loads(data)
         if value.pop("format") > FORMAT:
             raise UnsupportedFormatError(
-                "the catalog has a newer format than this version reads", "use a newer questdb-backup"
+                f"{name} has a newer format than this version reads", "use a newer questdb-backup"
             )
         return Catalog(
             instance=value["instance"],
             data_id=value["data_id"],
             last_token=value["last_token"],
+            last_scheduled_time=value.get("last_scheduled_time"),
             lease=Lease(**value["lease"]) if value["lease"] else None,
             rows=tuple(_decode_row(row) for row in value["rows"]),
             runs=tuple(RunRecord(**run) for run in value["runs"]),
@@ -133,7 +147,8 @@ def decode_catalog(data: bytes) -> Catalog:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedBackupError(
-            f"the catalog cannot be read: {error!r}", "run `questdb-backup check --rebuild`"
+            f"{name} cannot be read: {error!r}",
+            "put its older version back, where the store keeps versions; what it lists is as it was",
         ) from error
 
 
@@ -148,16 +163,27 @@ def _decode_row(row: dict[str, Any]) -> BackupRow:
     )
 
 
-def acquire(catalog: Catalog, *, holder: str, purpose: str, now: str, term_seconds: float) -> Catalog:
+def acquire(
+    catalog: Catalog,
+    *,
+    holder: str,
+    purpose: str,
+    now: str,
+    term_seconds: float,
+    scheduled_time: str | None = None,
+) -> Catalog:
     """Take the lease; the same holder gets the same one again (a retry).
 
     A backup gets its run, a timestamp greater than every one in the catalog whatever the clock says,
-    and its row. Raise BackupInProgressError while another holder's lease has not expired.
+    and its row. ``scheduled_time`` is the schedule's tick that asks for it; each is served once. Raise
+    BackupInProgressError while another holder's lease has not expired, ScheduleServedError.
     """
     lease = catalog.lease
     expires_at = add_seconds(now, term_seconds)
     if lease and lease.holder == holder and lease.purpose == purpose:
         return replace(catalog, lease=replace(lease, expires_at=expires_at))
+    if scheduled_time is not None:
+        catalog = _serve_tick(catalog, scheduled_time, now)
     if lease and lease.expires_at > now:
         raise BackupInProgressError(
             f"a {lease.purpose} of instance '{catalog.instance}' is running"
@@ -177,6 +203,17 @@ def acquire(catalog: Catalog, *, holder: str, purpose: str, now: str, term_secon
         return taken
     row = BackupRow(backup_timestamp=run, status=BackupStatus.BACKUP_IN_PROGRESS, start_ts=now)
     return replace(taken, rows=(*taken.rows, row), runs=(*taken.runs, RunRecord(run=run, token=token)))
+
+
+def _serve_tick(catalog: Catalog, scheduled_time: str, now: str) -> Catalog:
+    """Note the tick. A last one in the future was noted by a wrong clock, and counts for nothing."""
+    last = catalog.last_scheduled_time
+    if last is not None and scheduled_time <= last <= now:
+        raise ScheduleServedError(
+            f"the schedule's tick of {scheduled_time} was delivered again: the backup of {last} was started",
+            "nothing needs to be done",
+        )
+    return replace(catalog, last_scheduled_time=scheduled_time)
 
 
 def _next_run(catalog: Catalog, now: str) -> str:

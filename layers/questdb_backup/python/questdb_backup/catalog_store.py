@@ -14,8 +14,7 @@ _ATTEMPTS = 30
 
 def read_catalog(store: ObjectStore, instance: str) -> Catalog:
     """The catalog as it is now; an empty one where the instance has none yet."""
-    found = store.read(keys.catalog(instance))
-    return decode_catalog(found.data) if found else Catalog(instance=instance)
+    return _read(store, instance)[0]
 
 
 def update_catalog(store: ObjectStore, instance: str, change: Callable[[Catalog], Catalog]) -> Catalog:
@@ -27,15 +26,23 @@ def update_catalog(store: ObjectStore, instance: str, change: Callable[[Catalog]
     """
     key = keys.catalog(instance)
     for attempt in range(_ATTEMPTS):
-        found = store.read(key)
-        before = decode_catalog(found.data) if found else Catalog(instance=instance)
+        before, version = _read(store, instance)
         after = change(before)
-        if found and after == before:
+        if version is not None and after == before:
             return after
         try:
-            store.replace(key, encode_catalog(after), found.version if found else None)
+            store.replace(key, encode_catalog(after), version)
         except PreconditionFailedError:
             time.sleep(random.uniform(0, min(1.0, 0.01 * 2**attempt)))
             continue
         return after
     raise StoreUnavailableError(f"{key} was changed by others {_ATTEMPTS} times in a row", "try again")
+
+
+def _read(store: ObjectStore, instance: str) -> tuple[Catalog, str | None]:
+    """The catalog and its version for a swap; an empty one and None where there is no such object."""
+    key = keys.catalog(instance)
+    found = store.read(key)
+    if found is None:
+        return Catalog(instance=instance), None
+    return decode_catalog(found.data, f"{key} in {store.location}"), found.version

@@ -5,6 +5,7 @@
     │  ├─ ConfigurationError         a setting, an option, an argument is missing or wrong (exit code 2)
     │  ├─ PreflightError             the host, the root or the server is not fit for a backup
     │  ├─ BackupInProgressError      another backup, prune or check holds the lease
+    │  ├─ ScheduleServedError        the schedule's tick has started a backup before: it was delivered twice
     │  ├─ CheckpointHeldError        a checkpoint that is not ours is held
     │  ├─ CheckpointCreateError      the server refused CHECKPOINT CREATE
     │  ├─ CheckpointLostError        our checkpoint is gone: what was copied is void
@@ -64,6 +65,10 @@ class PreflightError(PermanentError):
 
 class BackupInProgressError(PermanentError):
     """One backup at a time: another backup, prune or check holds the lease."""
+
+
+class ScheduleServedError(PermanentError):
+    """This tick of the schedule, or a later one, has started a backup already: it was delivered twice."""
 
 
 class CheckpointHeldError(PermanentError):

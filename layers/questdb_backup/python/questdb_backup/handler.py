@@ -1,16 +1,15 @@
-"""What every Lambda handler shares: its services, its log keys, its metrics.
+"""What every Lambda handler shares: its services, and the keys of its log lines.
 
 On AWS the services are built once per process from the environment. The local engine brings its own
 with the context object, so that the same handlers run in process.
 """
 
 import functools
-import logging
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from questdb_backup.services import Services
+from questdb_backup.services import Services, logger
 
 Event = dict[str, Any]
 Step = Callable[[Event, Services], Any]
@@ -31,18 +30,38 @@ def lambda_handler(step: Step) -> Handler:
         local = getattr(context, "services", None)
         if isinstance(local, Services):
             return step(event, local)
-        services = _services_of_process()
-        logging.getLogger("questdb_backup").info(
-            "step %s", step.__module__, extra={"run": event.get("run"), "source": event.get("source")}
-        )
-        try:
-            return step(event, services)
-        finally:
-            flush = getattr(services.metrics, "flush", None)
-            if flush is not None:
-                flush()
+        return _logged(step, event, context, _services_of_process())
 
     return entry
+
+
+def _logged(step: Step, event: Event, context: object, services: Services) -> Any:
+    """Run the step; its begin, its end and its error are log lines, and every line names run and instance."""
+    from questdb_backup.bootstrap_aws import set_log_keys
+
+    set_log_keys(
+        {
+            **_run_keys(event),
+            "function_name": getattr(context, "function_name", None),
+            "function_request_id": getattr(context, "aws_request_id", None),
+        }
+    )
+    logger.info("begun")
+    try:
+        result = step(event, services)
+    except Exception as error:
+        logger.error("%s: %s", type(error).__name__, error)
+        raise
+    if isinstance(result, dict) and result.keys() & {"run", "restore"}:
+        set_log_keys(_run_keys(result))
+    logger.info("done")
+    return result
+
+
+def _run_keys(value: Event) -> dict[str, str | None]:
+    """Instance and backup_timestamp of a backup's run, or of the backup that is restored."""
+    run = value.get("run") or value.get("restore") or {}
+    return {"instance": run.get("instance"), "run": run.get("backup_timestamp")}
 
 
 @functools.cache

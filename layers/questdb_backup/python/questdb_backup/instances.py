@@ -4,7 +4,6 @@
 stack that made it. On one machine ``db/.backup_instance_name`` holds the name; it is never backed up.
 """
 
-import contextlib
 import json
 import os
 import random
@@ -20,6 +19,7 @@ from questdb_backup.errors import (
     DataIdMismatchError,
     PreconditionFailedError,
     StoreUnavailableError,
+    UnsupportedFormatError,
 )
 from questdb_backup.instance_name import is_instance_name, new_instance_name
 from questdb_backup.services import Services
@@ -43,11 +43,19 @@ def read_instances(store: ObjectStore) -> tuple[list[Instance], str | None]:
     if found is None:
         return [], None
     try:
-        rows = json.loads(found.data)["instances"]
+        value = json.loads(found.data)
+        rows = value["instances"]
+        if value.get("format", 1) > 1:
+            raise UnsupportedFormatError(
+                f"{keys.INSTANCES} in {store.location} has a newer format than this version reads",
+                "use a newer questdb-backup",
+            )
         return sorted((Instance(**row) for row in rows), key=lambda known: known.name), found.version
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedBackupError(
-            f"{keys.INSTANCES} cannot be read: {error!r}", "run `questdb-backup check --rebuild`"
+            f"{keys.INSTANCES} in {store.location} cannot be read: {error!r}",
+            "put its older version back where the store keeps versions, or write it anew:"
+            ' {"instances": [{"name": "..."}]}, one for each folder beside it',
         ) from error
 
 
@@ -60,15 +68,26 @@ def resolve_instance(services: Services) -> Instance:
     config = services.config
     root = config.root if config.source in ("path", "frozen") else None
     data_id = read_data_id(root) if root else None
-    name = config.instance_name or (_read_name(root) if root else None)
+    name = config.instance_name or (read_name(root) if root else None)
     for _ in range(20):
         known, version = read_instances(services.store)
         instance = _choose(known, name, data_id, config.stack_id)
         if instance in known or _register(services.store, known, version, instance):
             if root:
-                _write_name(root, instance.name)
+                _write_name(root, instance.name, required=config.instance_name is None)
             return instance
     raise StoreUnavailableError(f"{keys.INSTANCES} was changed by others again and again", "try again")
+
+
+def find_instance(services: Services) -> str | None:
+    """The instance that this deployment backs up; None where no backup has named it yet. Changes nothing."""
+    config = services.config
+    if config.instance_name:
+        return config.instance_name
+    if config.stack_id is not None:
+        known, _ = read_instances(services.store)
+        return next((entry.name for entry in known if entry.stack_id == config.stack_id), None)
+    return read_name(config.root) if config.root else None
 
 
 def _choose(known: list[Instance], name: str | None, data_id: str | None, stack_id: str | None) -> Instance:
@@ -124,24 +143,36 @@ def read_data_id(root: Path) -> str | None:
     return data.hex() or None
 
 
-def _read_name(root: Path) -> str | None:
-    with contextlib.suppress(FileNotFoundError):
-        return (root / NAME_FILE).read_text().strip() or None
-    return None
-
-
-def _write_name(root: Path, name: str) -> None:
+def read_name(root: Path) -> str | None:
+    """The instance's name that the root holds; None before the first backup. Raise ConfigurationError."""
     path = root / NAME_FILE
-    if _read_name(root) == name:
+    try:
+        return path.read_text().strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"the instance name cannot be read from {path}: {error}",
+            "make the file readable for this user, or give --instance-name",
+        ) from error
+
+
+def _write_name(root: Path, name: str, *, required: bool) -> None:
+    """Leave the name in the root. A name that a setting gives need not be: a frozen copy may be read-only."""
+    path = root / NAME_FILE
+    if read_name(root) == name:
         return
     try:
         handle, temporary = tempfile.mkstemp(prefix=".backup_instance_name.", dir=path.parent)
         with os.fdopen(handle, "w") as file:
+            os.fchmod(handle, 0o644)  # other users of this host may ask for its backups
             file.write(name + "\n")
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
     except OSError as error:
+        if not required:
+            return
         raise ConfigurationError(
             f"the instance name '{name}' cannot be written to {path}: {error}",
             "make the folder writable for this user, or give --instance-name",

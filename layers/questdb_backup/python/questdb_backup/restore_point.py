@@ -33,7 +33,7 @@ def choose_instance(names: Sequence[str], asked: str | None) -> str:
             return options[0]
         raise ConfigurationError(
             f"several backup instances share the store: {', '.join(options)}",
-            "name one with backup.instance.name (on the command line --instance)",
+            "name one with backup.instance.name (on the command line --instance-name)",
         )
     if asked not in options:
         near = get_close_matches(asked, options, n=1)

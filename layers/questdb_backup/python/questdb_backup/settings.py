@@ -190,7 +190,9 @@ def _read(known: Property, text: str, origin: str) -> Any:
     except ConfigurationError as error:
         raise ConfigurationError(f"{known.name}={text} (from {origin}): {error.fact}", error.hint) from None
     except ValueError as error:
-        raise ConfigurationError(f"{known.name}={text} (from {origin}) {error}") from None
+        raise ConfigurationError(
+            f"{known.name}={text} (from {origin}) {error}", "correct it there, or leave it out"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

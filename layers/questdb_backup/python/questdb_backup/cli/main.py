@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from questdb_backup import __version__
 from questdb_backup.cli import verbs_backup, verbs_restore, verbs_serve, verbs_stack, verbs_store
-from questdb_backup.cli.render import print_error
+from questdb_backup.cli.render import WarningLines, print_error, print_warnings
 from questdb_backup.cli.verb import Verb
 from questdb_backup.errors import BackupToolError, ConfigurationError
 from questdb_backup.local.options import Options, Place
@@ -32,6 +32,7 @@ _RESTORE_ONLY = ("restore-timestamp",)
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     signal.signal(signal.SIGTERM, _interrupt)
+    WarningLines.install()
     try:
         arguments = build_parser().parse_args(argv)
         return run(arguments, os.environ)
@@ -49,7 +50,9 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if arguments.stack is not None:
             outcome = verbs_stack.run_on_stack(arguments, environ)
         else:
-            outcome = verb.run(arguments, Place(_options(arguments), environ))
+            place = Place(_options(arguments), environ)
+            print_warnings(verb.settings(place).warnings)
+            outcome = verb.run(arguments, place)
     except ConfigurationError as error:
         print_error(error)
         return 2

@@ -1,8 +1,9 @@
 """What people see: the table of backups, the progress of a run, an error. JSON is not made here."""
 
+import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import StringIO
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +37,31 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 def print_error(error: BackupToolError) -> None:
     """Tell the error on stderr, as ``fact. Hint: action``."""
     print(error, file=sys.stderr)
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Tell each on stderr, as ``warning: ...``."""
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+class WarningLines(logging.Handler):
+    """What the package logs, on stderr: ``warning: ...``; what is only information, as it is.
+
+    The stream is looked up for each line: a progress bar puts its own in the place of stderr.
+    """
+
+    @classmethod
+    def install(cls) -> None:
+        """Have the package's log told so in this process; doing it again changes nothing."""
+        package = logging.getLogger("questdb_backup")
+        if not any(isinstance(known, cls) for known in package.handlers):
+            package.addHandler(cls())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell one record."""
+        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        print(f"{level}{self.format(record)}", file=sys.stderr)
 
 
 def format_bytes(size: float) -> str:

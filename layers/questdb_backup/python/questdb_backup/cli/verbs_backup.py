@@ -35,7 +35,7 @@ def _configure_backup(parser: argparse.ArgumentParser) -> None:
 
 def _backup(arguments: argparse.Namespace, place: Place) -> Outcome:
     need_root(place)
-    place.settings.require_object_store()
+    place.check_words()
     with BackupProgress(quiet=arguments.json) as bar:
         result = run_backup(place, {"trigger": "manual"}, bar.show)
     return backup_outcome(result)

@@ -15,7 +15,7 @@ from questdb_backup.local.runner import run_restore
 from questdb_backup.restore.staging import restore_progress
 from questdb_backup.restore_on_start import restore_on_start
 from questdb_backup.services import Services
-from questdb_backup.settings import load_settings
+from questdb_backup.settings import Settings, load_settings
 
 _VERSION = "QDB_BACKUP_SERVER_VERSION"
 
@@ -36,27 +36,38 @@ def _configure_restore(parser: argparse.ArgumentParser) -> None:
 def _restore(arguments: argparse.Namespace, place: Place) -> Outcome:
     if arguments.root is None:
         raise ConfigurationError("restore needs the new server root", "give --root NEWROOT")
-    target = Place(replace(place.options, root=None), os.environ)
+    target = _target(place)
     root = Path(arguments.root).absolute()
     request = restore_request(
         arguments,
         os.environ,
         root=str(root),
         instance=arguments.instance or target.settings.instance_name,
+        restore_timestamp=target.settings.restore_timestamp,
     )
     with Progress("restore", quiet=arguments.json or arguments.dry_run) as bar:
         result = run_restore(target.services, request, lambda: bar.update(*restore_progress(root)))
     return restore_outcome(result, dry_run=arguments.dry_run)
 
 
+def _target(place: Place) -> Place:
+    """The place without its root: that is made by the restore, and no setting is read from it."""
+    return Place(replace(place.options, root=None), os.environ)
+
+
 def restore_request(
-    arguments: argparse.Namespace, environ: Mapping[str, str], *, root: str | None, instance: str | None
+    arguments: argparse.Namespace,
+    environ: Mapping[str, str],
+    *,
+    root: str | None,
+    instance: str | None,
+    restore_timestamp: str | None = None,
 ) -> dict[str, Any]:
     """The input of the restore's state machine, without what is not given."""
     request = {
         "root": root,
         "instance": instance,
-        "timestamp": arguments.timestamp,
+        "timestamp": arguments.timestamp or restore_timestamp,
         "server_version": arguments.server_version or environ.get(_VERSION),
         "force": arguments.force,
         "keep_instance": arguments.keep_instance,
@@ -98,7 +109,7 @@ def _on_start(arguments: argparse.Namespace, place: Place) -> Outcome:
 
     result = restore_on_start(
         root,
-        load_settings(options.flags, os.environ, root),
+        _start_settings(place),
         make_services,
         run_restore,
         server_version=os.environ.get(_VERSION),
@@ -108,12 +119,25 @@ def _on_start(arguments: argparse.Namespace, place: Place) -> Outcome:
     return Outcome(value=result, text=_told(result, dry_run=False))
 
 
+def _start_settings(place: Place) -> Settings:
+    """From the root as it stands: it has a conf folder, and no database yet."""
+    root = place.options.root
+    return load_settings(place.options.flags, os.environ, Path(root).absolute() if root else None)
+
+
 VERBS = (
-    Verb(name="restore", help="restore a backup into a new root", configure=_configure_restore, run=_restore),
+    Verb(
+        name="restore",
+        help="restore a backup into a new root",
+        configure=_configure_restore,
+        run=_restore,
+        settings=lambda place: _target(place).settings,
+    ),
     Verb(
         name="restore-on-start",
         help="restore what ROOT/_backup_restore asks for; nothing where it is absent",
         configure=_configure_on_start,
         run=_on_start,
+        settings=_start_settings,
     ),
 )

@@ -1,6 +1,7 @@
 """The verb of the schedule: serve, and its ``--explain``."""
 
 import argparse
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from questdb_backup.errors import ConfigurationError
 from questdb_backup.local.options import Place
 from questdb_backup.local.serve import serve
 from questdb_backup.schedule import Schedule, explain, next_runs, to_eventbridge
+from questdb_backup.services import logger
 
 _EXPLAINED_RUNS = 5
 
@@ -39,7 +41,8 @@ def _serve(arguments: argparse.Namespace, place: Place) -> Outcome:
     value = explained(schedule, enabled=place.settings.enabled)
     if arguments.explain:
         return Outcome(value=value, text="\n".join([*_runs_lines(value), *_eventbridge_lines(value)]))
-    place.settings.require_object_store()
+    place.check_words()
+    logger.setLevel(logging.INFO)
     stop = threading.Event()
     with _ended_by_signals(stop), suppress(KeyboardInterrupt):
         if not arguments.json:

@@ -9,11 +9,12 @@ from questdb_backup.catalog import drop_lease
 from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.cli.render import backups_table, to_text
 from questdb_backup.cli.verb import Outcome, Verb, no_arguments
-from questdb_backup.errors import ConfigurationError
+from questdb_backup.errors import BackupToolError, ConfigurationError
 from questdb_backup.instances import read_instances
-from questdb_backup.local.guarding import local_instance
+from questdb_backup.local.guarding import guard, local_instance
 from questdb_backup.local.options import Place
 from questdb_backup.restore_point import choose_instance
+from questdb_backup.services import logger
 from questdb_backup.steps.lock import take_lease
 from questdb_backup.steps.prune import plan_prune, prune_backups
 from questdb_backup.verify import parse_read_data, verify
@@ -21,6 +22,7 @@ from questdb_backup.verify import parse_read_data, verify
 
 def _backups(_arguments: argparse.Namespace, place: Place) -> Outcome:
     """Rows of every instance, or of the one that is named; the live progress where this machine knows it."""
+    look_after(place)
     store = place.services.store
     names = [known.name for known in read_instances(store)[0]]
     wanted = place.settings.instance_name or (local_instance(place) if place.root else None)
@@ -38,8 +40,19 @@ def backups_outcome(rows: list[dict[str, Any]]) -> Outcome:
     return Outcome(value=rows, text=to_text(backups_table(rows)) if rows else "no backups yet")
 
 
+def look_after(place: Place) -> None:
+    """Run the guard where a root is given, so that the next verb ends a dead run at the latest."""
+    if place.root is None:
+        return
+    try:
+        guard(place)
+    except BackupToolError as error:
+        logger.warning("the guard could not end a dead run: %s", error)
+
+
 def chosen_instance(place: Place) -> str:
     """The instance that a verb is about: named, this root's, or the store's only one."""
+    look_after(place)
     wanted = place.settings.instance_name or (local_instance(place) if place.root else None)
     return choose_instance([known.name for known in read_instances(place.services.store)[0]], wanted)
 
@@ -59,6 +72,12 @@ def _prune(arguments: argparse.Namespace, place: Place) -> Outcome:
     if arguments.grace_hours < 0:
         raise ConfigurationError(f"--grace-hours {arguments.grace_hours} is negative", "give 0 or more hours")
     services, instance = place.services, chosen_instance(place)
+    least = 2 * read_catalog(services.store, instance).longest_run_seconds() / 3600
+    if arguments.grace_hours < least:
+        raise ConfigurationError(
+            f"--grace-hours {arguments.grace_hours:g} is less than twice the longest run",
+            f"a run that still reads could lose what it refers to: give at least {least:.4f}",
+        )
     if arguments.dry_run:
         report = plan_prune(services, instance).to_json()
     else:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from questdb_backup.errors import ConfigurationError
-from questdb_backup.instances import NAME_FILE
+from questdb_backup.instances import read_name
 from questdb_backup.local.options import Place, StateFolder
 from questdb_backup.status.run_lock import is_held, read_holder
 from questdb_backup.steps.guard import GuardReport, guard_checkpoint
@@ -23,8 +23,7 @@ def local_instance(place: Place) -> str | None:
     """The instance's name as far as this machine knows it; None before the first backup."""
     if place.settings.instance_name:
         return place.settings.instance_name
-    path = place.root / NAME_FILE if place.root else None
-    return (path.read_text().strip() or None) if path and path.exists() else None
+    return read_name(place.root) if place.root else None
 
 
 def guard(place: Place, *, reason: str = "the run died", last_holder: str | None = None) -> GuardReport:

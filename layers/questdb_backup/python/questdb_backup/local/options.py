@@ -73,20 +73,29 @@ class Place:
         if self.options.root is None:
             return None
         root = Path(self.options.root).absolute()
-        if not root.is_dir():
+        try:
+            problem = _not_a_root(root)
+        except OSError as error:
             raise ConfigurationError(
-                f"the server root {root} does not exist", "give --root as QuestDB's -d folder"
-            )
-        if not (root / "db").is_dir():
-            raise ConfigurationError(
-                f"{root} has no db folder, so it is no QuestDB root", "give --root as QuestDB's -d folder"
-            )
+                f"the server root {root} cannot be looked into: {error.strerror}",
+                "run as the user of the server, or as root",
+            ) from error
+        if problem:
+            raise ConfigurationError(problem, "give --root as QuestDB's -d folder")
         return root
 
     @cached_property
     def settings(self) -> Settings:
         """The settings, from flags, environment and the root's conf folder."""
         return load_settings(self.options.flags, self._environ, self.root)
+
+    def check_words(self) -> None:
+        """Raise ConfigurationError where the object store or the server is named wrongly; open nothing."""
+        from questdb_backup.questdb.conninfo import conninfo_from
+        from questdb_backup.stores.connection_string import parse_connection_string
+
+        parse_connection_string(self.settings.require_object_store())
+        conninfo_from(self.options.dsn, self._environ)
 
     @cached_property
     def state(self) -> StateFolder:
@@ -148,3 +157,14 @@ class Place:
         if root is None:
             raise ConfigurationError("no server root is set", "give --root with QuestDB's root directory")
         return CheckpointSource(LocalTree(root), server_version=version)
+
+
+def _not_a_root(root: Path) -> str | None:
+    """Why the path is no server root; None where it is one. Raise OSError where it may not be known."""
+    if not root.exists():
+        return f"the server root {root} does not exist"
+    if not root.is_dir():
+        return f"the server root {root} is not a directory"
+    if not (root / "db").is_dir():
+        return f"{root} has no db folder, so it is no QuestDB root"
+    return None

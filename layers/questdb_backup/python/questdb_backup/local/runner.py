@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -14,6 +15,7 @@ from questdb_backup.engine.history import EngineEvent
 from questdb_backup.errors import BackupAbortedError, BackupToolError, PermanentError
 from questdb_backup.local.bundle import read_definition, substitutions, tasks
 from questdb_backup.local.guarding import guard, local_instance, new_holder
+from questdb_backup.local.interrupts import Interrupts
 from questdb_backup.local.options import Place
 from questdb_backup.local.watchdog import Watchdog
 from questdb_backup.services import Services, logger
@@ -23,6 +25,7 @@ from questdb_backup.steps.fail import error_text
 from questdb_backup.stores.base import ObjectStore
 
 _POLL_SECONDS = 0.2
+_INTERRUPTED = "interrupted at the terminal"
 _TIME_SCALE = 0.25
 """Waits between retries are made for Lambda's cold starts; one machine needs a quarter of them."""
 
@@ -43,8 +46,8 @@ def run_backup(
 
     ``workflow_services``: what the handlers use where that is not the place's own (tests inject faults).
 
-    Raise what the run failed with, under its own class. An interrupt (Ctrl-C) and an abort stop the
-    execution; the checkpoint is released and the row failed before this returns.
+    Raise what the run failed with, under its own class. An interrupt (Ctrl-C, SIGTERM) and an abort stop
+    the execution; the checkpoint is released and the row failed before this returns.
     """
     holder = new_holder()
     before = read_holder(place.state.run_lock)
@@ -52,12 +55,18 @@ def run_backup(
     with lock:
         lock.record(holder)
         guard(place, last_holder=(before.run if before else None) or "")
-        with Watchdog(place):
+        with Interrupts() as interrupts, Watchdog(place) as watchdog:
             workflow = _prepare("backup", workflow_services or place.services, request, holder)
-            result = _follow(workflow, lambda: _watch_backup(place, workflow.execution, progress))
-            if result.status != "SUCCEEDED":
-                _end_failed(place, holder, result)
-    return _output(result)
+
+            def look() -> None:
+                if interrupts.noted:
+                    workflow.execution.stop("BackupAbortedError", _INTERRUPTED)
+                _watch_backup(place, workflow.execution, progress)
+
+            result = _follow(workflow, look)
+            if result.status != "SUCCEEDED" and not _end_failed(place, holder, result):
+                watchdog.take_over()
+    return _output("backup", result)
 
 
 def run_restore(
@@ -67,7 +76,7 @@ def run_restore(
     workflow = _prepare("restore", services, request, new_holder())
     result = _follow(workflow, progress)
     workflow.execution.join(60.0)
-    return _output(result)
+    return _output("restore", result)
 
 
 @dataclass(slots=True)
@@ -110,28 +119,38 @@ def _read_by_address(store: ObjectStore, whole_key: str) -> bytes:
 def _follow(workflow: _Workflow, look: Callable[[], None]) -> ExecutionResult:
     """Run the execution on a thread and look at it until it ends; an interrupt stops it."""
     execution = workflow.execution
-    results: list[ExecutionResult] = []
-    thread = threading.Thread(target=lambda: results.append(execution.run()), name="execution")
+    future: Future[ExecutionResult] = Future()
+    thread = threading.Thread(target=lambda: _run_into(future, execution), name="execution")
     thread.start()
-    with _stop_on_interrupt(execution, thread):
-        while thread.is_alive():
+    with _stop_on_interrupt(execution):
+        while not future.done():
             look()
-            thread.join(_POLL_SECONDS)
+            wait([future], _POLL_SECONDS)
         look()
-    result = results[0]
+    result = future.result()
     if result.error == EXCEED_TOLERATED_FAILURE_THRESHOLD and workflow.child_failure:
         name, cause = workflow.child_failure
         return replace(result, error=name, cause=cause)
     return result
 
 
+def _run_into(future: Future[ExecutionResult], execution: Execution) -> None:
+    """Run it. The future is what is waited for: an interrupted `Thread.join` takes a living thread for dead."""
+    try:
+        future.set_result(execution.run())
+    except BaseException as error:
+        future.set_exception(error)
+
+
 @contextmanager
-def _stop_on_interrupt(execution: Execution, thread: threading.Thread) -> Iterator[None]:
+def _stop_on_interrupt(execution: Execution) -> Iterator[None]:
+    """Whatever ends the looking on ends the execution too: it must not run on unwatched."""
     try:
         yield
     except KeyboardInterrupt:
-        execution.stop("BackupAbortedError", "interrupted at the terminal")
-        thread.join()
+        execution.stop("BackupAbortedError", _INTERRUPTED)
+    except BackupToolError as error:
+        execution.stop(type(error).__name__, str(error))
 
 
 def _watch_backup(place: Place, execution: Execution, progress: Progress) -> None:
@@ -143,12 +162,17 @@ def _watch_backup(place: Place, execution: Execution, progress: Progress) -> Non
         execution.stop("BackupAbortedError", live.abort_reason)
 
 
-def _end_failed(place: Place, holder: str, result: ExecutionResult) -> None:
-    """What EventBridge does on AWS: the guard looks after every execution that did not succeed."""
+def _end_failed(place: Place, holder: str, result: ExecutionResult) -> bool:
+    """What EventBridge does on AWS: the guard looks after every execution that did not succeed.
+
+    False where it did not get through.
+    """
     try:
         guard(place, reason=_failure(result)[1], last_holder=holder)
     except BackupToolError as error:
-        logger.warning("the guard could not end the failed run, the next start tries again: %s", error)
+        logger.warning("the guard could not end the failed run, the watchdog goes on trying: %s", error)
+        return False
+    return True
 
 
 def _failure(result: ExecutionResult) -> tuple[str, str]:
@@ -157,12 +181,12 @@ def _failure(result: ExecutionResult) -> tuple[str, str]:
     return result.error or result.status, text
 
 
-def _output(result: ExecutionResult) -> dict[str, Any]:
+def _output(what: str, result: ExecutionResult) -> dict[str, Any]:
     if result.status == "SUCCEEDED":
         return cast("dict[str, Any]", result.output)
     name, text = _failure(result)
     if result.status == "ABORTED":
-        raise BackupAbortedError(f"the backup was aborted: {text}")
+        raise BackupAbortedError(f"the {what} was aborted: {text}")
     raise as_error(name, text)
 
 

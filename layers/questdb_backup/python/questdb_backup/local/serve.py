@@ -86,7 +86,7 @@ class Server:
 
 
 def _tell(result: dict[str, Any]) -> None:
-    logger.warning("backup %s is complete", result.get("backup_timestamp"))
+    logger.info("backup %s is complete", result.get("backup_timestamp"))
 
 
 def _survive(act: Callable[[], object]) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 from types import TracebackType
@@ -18,6 +19,7 @@ from typing import Self
 from questdb_backup.errors import BackupToolError, ConfigurationError
 from questdb_backup.local.guarding import guard
 from questdb_backup.local.options import Options, Place
+from questdb_backup.status.run_lock import is_held
 
 _DONE = b"done\n"
 _PAUSE_SECONDS = 0.5
@@ -32,6 +34,7 @@ class Watchdog:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._process: subprocess.Popen[bytes] | None = None
+        self._takes_over = False
 
     def __enter__(self) -> Self:
         state = self._place.state
@@ -47,7 +50,10 @@ class Watchdog:
                 )
             self._tell(json.dumps(asdict(self._place.options)).encode() + b"\n")
         except OSError as error:
-            raise ConfigurationError(f"the watchdog process cannot be started: {error}") from error
+            raise ConfigurationError(
+                f"the watchdog process cannot be started: {error}",
+                f"this user must be able to run {sys.executable} and to write to {state.path}",
+            ) from error
         return self
 
     def _tell(self, line: bytes) -> None:
@@ -56,11 +62,19 @@ class Watchdog:
         self._process.stdin.write(line)
         self._process.stdin.flush()
 
+    def take_over(self) -> None:
+        """The run could not end itself: the process outlives it and runs the guard until it works."""
+        self._takes_over = True
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         process = self._process
         if process is None or process.stdin is None:
+            return
+        if kind is not None or self._takes_over:
+            process.stdin.close()
+            threading.Thread(target=process.wait, daemon=True).start()
             return
         try:
             self._tell(_DONE)
@@ -78,6 +92,8 @@ def watch(options: Options, line: bytes) -> int:
     give_up = time.monotonic() + _GIVE_UP_SECONDS
     while True:
         try:
+            while is_held(place.state.run_lock) and time.monotonic() < give_up:
+                time.sleep(_PAUSE_SECONDS)  # the lock goes last, or a new run has ended the old one
             report = guard(place, reason="its process died")
         except BackupToolError as error:
             logger.warning("the guard did not get through yet: %s", error)

@@ -50,7 +50,7 @@ def check_whole(staging: Staging) -> None:
             )
 
 
-def place(staging: Staging, instance_name: str | None) -> list[str]:
+def place(staging: Staging, instance_name: str | None, *, rebuild_indexes: bool = True) -> list[str]:
     """Put everything in place; give notes for the user.
 
     ``instance_name`` is written into the database, if any. Raise TargetNotEmptyError where a database
@@ -59,7 +59,7 @@ def place(staging: Staging, instance_name: str | None) -> list[str]:
     root = staging.path.parent
     check_database(root, unfinished=False)
     staging.begin_placing()
-    placing = _Placing(root, staging.path / TREE)
+    placing = _Placing(root, staging.path / TREE, rebuild_indexes)
     try:
         with wrapped(str(root)):
             placing.place_others()
@@ -75,9 +75,10 @@ def place(staging: Staging, instance_name: str | None) -> list[str]:
 class _Placing:
     """One placing, with what it takes to undo it."""
 
-    def __init__(self, root: Path, tree: Path) -> None:
+    def __init__(self, root: Path, tree: Path, rebuild_indexes: bool) -> None:
         self._root = root
         self._tree = tree
+        self._rebuild_indexes = rebuild_indexes
         self._undo: list[Callable[[], object]] = []
         self._kept: list[str] = []
         self._notes: list[str] = []
@@ -106,7 +107,7 @@ class _Placing:
         for path in sorted(self._tree.iterdir()):
             if path.name not in {"db", ".checkpoint", *RESERVED}:
                 self._place_other(path.name)
-        edit = set_rebuild(self._root, self._tree)
+        edit = set_rebuild(self._root, self._tree, rebuild=self._rebuild_indexes)
         self._undo.append(edit.undo)
         edit.apply()
         if edit.note:

@@ -40,18 +40,15 @@ def find_restore_point(store: ObjectStore, asked: str | None, timestamp: str | N
 def complete_rows(store: ObjectStore, instance: str) -> list[BackupRow]:
     """The restore points of an instance. Raise DamagedBackupError, NoRestorePointError naming the catalog."""
     key = keys.catalog(instance)
-    try:
-        catalog = read_catalog(store, instance)
-    except DamagedBackupError as error:
-        raise DamagedBackupError(f"{key}: {error.fact}", error.hint) from error
+    catalog = read_catalog(store, instance)
     if catalog.instance != instance:
         raise DamagedBackupError(
-            f"{key} is the catalog of '{catalog.instance}'", "run `questdb-backup check --rebuild`"
+            f"{key} is the catalog of '{catalog.instance}'", "put the instance's own catalog back there"
         )
     if catalog.last_token == 0 and not catalog.rows:
         raise NoRestorePointError(
             f"{key} is missing from {store.location}: the instance has no catalog",
-            "run `questdb-backup check --rebuild`",
+            "make its first backup, or put the object back where the store keeps versions",
         )
     return catalog.complete_rows()
 

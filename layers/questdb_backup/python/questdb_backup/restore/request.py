@@ -52,7 +52,10 @@ class RestoreRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restore:
-    """One restore under way. ``execution`` owns the staging directory; sizes are in bytes."""
+    """One restore under way. ``execution`` owns the staging directory; sizes are in bytes.
+
+    ``rebuild_indexes``: the server that will open the root knows the setting for it.
+    """
 
     execution: str
     root: str
@@ -65,6 +68,7 @@ class Restore:
     files: int
     bytes: int
     keep_instance: bool = False
+    rebuild_indexes: bool = True
     notes: tuple[str, ...] = ()
 
     @classmethod

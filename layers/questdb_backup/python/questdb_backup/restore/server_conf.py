@@ -1,7 +1,7 @@
 """The one setting that a restored root needs: QuestDB has to rebuild the column indexes.
 
 Index files are changed in place, so a copy can be ahead of its rows or torn; without the setting some
-filters answer wrong, in silence.
+filters answer wrong, in silence. A server that does not know the setting refuses to start with it.
 """
 
 import os
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from questdb_backup.errors import ConfigurationError
+from questdb_backup.questdb.features import parse_version, rebuilds_indexes
 from questdb_backup.server_conf import with_property
 
 PROPERTY = "cairo.checkpoint.recovery.rebuild.column.indexes"
@@ -28,12 +29,32 @@ class Edit:
     note: str | None = None
 
 
-def set_rebuild(root: Path, tree: Path) -> Edit:
+def judge_rebuild(recorded: str | None, wanted: str | None) -> tuple[bool, list[str]]:
+    """Whether the property can be set, and notes for the user where it cannot.
+
+    ``recorded`` is the version that made the backup, ``wanted`` the one that will open it; None and what
+    is no release are unknown. Where neither is known it is set: a server that refuses to start is seen, a
+    wrong answer is not.
+    """
+    version = wanted or recorded
+    if parse_version(version) is None or rebuilds_indexes(version):
+        return True, []
+    return False, [
+        f"QuestDB {version} cannot rebuild column indexes in recovery: REINDEX the indexed columns after the"
+        f" first start; a newer server needs {PROPERTY}=true in conf/server.conf (restore with"
+        " --server-version to have it set)"
+    ]
+
+
+def set_rebuild(root: Path, tree: Path, *, rebuild: bool = True) -> Edit:
     """Have ``conf/server.conf`` set the property: the root's own file, else the backup's, else a new one.
 
-    ``apply`` raises ConfigurationError where the root's file cannot be written.
+    Without ``rebuild`` the property is left out. ``apply`` raises ConfigurationError where the root's file
+    cannot be written.
     """
     target, restored = root / "conf" / "server.conf", tree / "conf" / "server.conf"
+    if not rebuild and (target.exists() or not restored.is_file()):
+        return Edit(apply=lambda: None, undo=lambda: None)
     if target.exists():
         return _edit_existing(target.resolve())
     text = _read(restored) if restored.is_file() else ""
@@ -44,7 +65,8 @@ def set_rebuild(root: Path, tree: Path) -> Edit:
         if not target.parent.exists():
             target.parent.mkdir()
             made.append(target.parent)
-        _replace(target, with_property(text, PROPERTY, "true", why=_WHY), mode, None)
+        after = with_property(text, PROPERTY, "true", why=_WHY) if rebuild else text
+        _replace(target, after, mode, None)
         made.append(target)
 
     def undo() -> None:

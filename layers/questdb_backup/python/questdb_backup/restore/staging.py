@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from questdb_backup.errors import ConfigurationError, RestoreFailedError
+from questdb_backup.errors import BackupToolError, ConfigurationError, RestoreFailedError
 from questdb_backup.restore.contents import STAGING, Piece
 from questdb_backup.restore.files import SafeTree, names_in, wrapped
 from questdb_backup.restore.request import Restore
@@ -274,12 +274,17 @@ class Staging(SmallFiles):
 
 
 def restore_progress(root: Path) -> tuple[int, int]:
-    """Bytes that are done, and bytes in all, of the restore under way into a root; (0, 0) before its plan."""
-    staging = Staging.find(root)
-    if staging is None:
-        return 0, 0
-    with staging:
-        if not staging.has_plan():
+    """Bytes that are done, and bytes in all, of the restore under way into a root.
+
+    (0, 0) before its plan, while its files are removed, and where the directory is not ours.
+    """
+    with suppress(BackupToolError, OSError, ValueError, KeyError, TypeError):
+        staging = Staging.find(root)
+        if staging is None:
             return 0, 0
-        total = sum(piece.end - piece.start for unit in staging.units() for piece in unit)
-        return total - staging.bytes_open(), total
+        with staging:
+            if staging.owner() is None or not staging.has_plan():
+                return 0, 0
+            total = sum(piece.end - piece.start for unit in staging.units() for piece in unit)
+            return total - staging.bytes_open(), total
+    return 0, 0

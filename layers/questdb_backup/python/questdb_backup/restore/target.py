@@ -15,12 +15,13 @@ _NO_CHECKPOINT = frozenset({"_checkpoint_meta.d"})
 
 def check_root(root: Path) -> None:
     """Raise ConfigurationError unless the root is a directory, or can be made one."""
-    if os.path.lexists(root) and not root.is_dir():
-        raise ConfigurationError(f"{root} is not a directory", "name a directory with --root")
-    if not root.exists() and not root.parent.is_dir():
-        raise ConfigurationError(
-            f"{root} cannot be made: {root.parent} does not exist", "mount the disk or make the folder"
-        )
+    with wrapped(str(root)):
+        if os.path.lexists(root) and not root.is_dir():
+            raise ConfigurationError(f"{root} is not a directory", "name a directory with --root")
+        if not root.exists() and not root.parent.is_dir():
+            raise ConfigurationError(
+                f"{root} cannot be made: {root.parent} does not exist", "mount the disk or make the folder"
+            )
 
 
 def make_root(root: Path) -> None:

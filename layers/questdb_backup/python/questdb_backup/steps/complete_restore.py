@@ -55,7 +55,8 @@ def _place(services: Services, staging: Staging, restore: Restore) -> list[str]:
     check_tree(services.store, staging, shards, services.config.max_concurrency)
     check_whole(staging)
     staging.sync()
-    return place(staging, restore.instance if restore.keep_instance else None)
+    name = restore.instance if restore.keep_instance else None
+    return place(staging, name, rebuild_indexes=restore.rebuild_indexes)
 
 
 def _manifest(store: ObjectStore, restore: Restore) -> Manifest:

@@ -26,7 +26,7 @@ def fail_restore(services: Services, restore: Restore, error: dict[str, Any]) ->
         text = staging.failure() or error_text(error)
         staging.record_failure({"error": text})
         failed = staging.failed_tables()
-    logger.warning("the restore of %s failed: %s", restore.backup_timestamp, text)
+    logger.info("the restore of %s failed: %s", restore.backup_timestamp, text)
     return {"error": text, "failed_tables": len(failed), "hint": how_to_go_on(restore.root)}
 
 

@@ -102,7 +102,8 @@ def _drop_dead_lease(
         return GuardReport(outcome="idle")
     if lease.expires_at > services.now() and not is_dead(lease.holder):
         return GuardReport(outcome="running", backup_timestamp=lease.run)
+    why = reason if is_dead(lease.holder) else f"its lease expired at {lease.expires_at}"
     update_catalog(
-        services.store, instance, lambda before: drop_lease(before, lease.token, reason, services.now())
+        services.store, instance, lambda before: drop_lease(before, lease.token, why, services.now())
     )
     return GuardReport(outcome="ended", backup_timestamp=lease.run)

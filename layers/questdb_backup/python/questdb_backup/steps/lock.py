@@ -4,6 +4,7 @@ from typing import Any
 
 from questdb_backup.catalog import Catalog, acquire, drop_lease
 from questdb_backup.catalog_store import update_catalog
+from questdb_backup.clock import format_timestamp, parse_timestamp
 from questdb_backup.errors import ConfigurationError
 from questdb_backup.instances import resolve_instance
 from questdb_backup.questdb.base import Fence
@@ -17,11 +18,13 @@ def acquire_lock(services: Services, execution: str, request: dict[str, Any]) ->
 
     The instance's name is found or made, and registered. ``request`` is the execution's input; a
     manual execution needs none. Raise BackupInProgressError at once while another run is live,
-    DataIdMismatchError where the root belongs to another database.
+    ScheduleServedError where the schedule's tick was delivered before, DataIdMismatchError where the
+    root belongs to another database.
     """
     source = services.config.source
     if source not in SOURCES:
         raise ConfigurationError(f"source '{source}' is unknown", f"one of {', '.join(SOURCES)}")
+    tick = _tick(request)
     instance = resolve_instance(services)
     services.status.refuse_if_running(instance.name, execution, services.now())
     catalog = update_catalog(
@@ -33,6 +36,7 @@ def acquire_lock(services: Services, execution: str, request: dict[str, Any]) ->
             purpose="backup",
             now=services.now(),
             term_seconds=services.config.lease_seconds,
+            scheduled_time=tick,
         ),
     )
     lease = catalog.lease
@@ -56,6 +60,13 @@ def acquire_lock(services: Services, execution: str, request: dict[str, Any]) ->
     }
 
 
+def _tick(request: dict[str, Any]) -> str | None:
+    """The schedule's tick that an execution serves; None where it was started by hand."""
+    if request.get("trigger") != "schedule" or not request.get("scheduled_time"):
+        return None
+    return format_timestamp(parse_timestamp(str(request["scheduled_time"])))
+
+
 def release_lock(services: Services, run: Run) -> None:
     """Give the lease back.
 
@@ -77,7 +88,7 @@ def drop_run_lease(services: Services, instance: str, token: int, reason: str) -
 
 
 def take_lease(services: Services, instance: str, holder: str, purpose: str) -> int:
-    """The lease for prune, check or repair; give its token. Raise BackupInProgressError."""
+    """The lease for a prune; give its token. Raise BackupInProgressError."""
     catalog = update_catalog(
         services.store,
         instance,

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from questdb_backup.errors import ConfigurationError
+from questdb_backup.instances import find_instance
 from questdb_backup.restore.contents import cut_restore
 from questdb_backup.restore.handoff import host_command, trigger_text
 from questdb_backup.restore.place import take_back
 from questdb_backup.restore.point import RestorePoint, find_restore_point, table_count
 from questdb_backup.restore.request import Restore, RestoreRequest
+from questdb_backup.restore.server_conf import judge_rebuild
 from questdb_backup.restore.staging import Staging
 from questdb_backup.restore.target import (
     check_database,
@@ -30,9 +32,7 @@ def plan_restore(services: Services, execution: str, request: dict[str, Any]) ->
     ConfigurationError, DamagedBackupError; the target is then as it was.
     """
     asked = RestoreRequest.from_json(request)
-    point = find_restore_point(
-        services.store, asked.instance or services.config.instance_name, asked.timestamp
-    )
+    point = find_restore_point(services.store, asked.instance or _own(services), asked.timestamp)
     notes = judge_server_version(point.manifest.server_version, asked.server_version, force=asked.force)
     root = _target(services.config, asked)
     restore = _restore(point, asked, execution, root, notes)
@@ -43,6 +43,11 @@ def plan_restore(services: Services, execution: str, request: dict[str, Any]) ->
         return _answer(services, restore, result={**restore.result(), "dry_run": True})
     units = _lay_out(root, restore, point, services.config.max_concurrency)
     return _answer(services, restore, units=units)
+
+
+def _own(services: Services) -> str | None:
+    """A stack restores its own instance, also where its store has others."""
+    return find_instance(services) if services.config.stack_id else services.config.instance_name
 
 
 def _answer(
@@ -83,6 +88,7 @@ def _restore(
 ) -> Restore:
     ref = point.row.manifest
     assert ref is not None, "a restore point has a manifest"
+    rebuild, more = judge_rebuild(point.manifest.server_version, asked.server_version)
     return Restore(
         execution=execution,
         root=str(root) if root else "",
@@ -95,7 +101,8 @@ def _restore(
         files=sum(shard.files for shard in point.shards),
         bytes=sum(shard.bytes for shard in point.shards),
         keep_instance=asked.keep_instance,
-        notes=tuple(notes),
+        rebuild_indexes=rebuild,
+        notes=(*notes, *more),
     )
 
 

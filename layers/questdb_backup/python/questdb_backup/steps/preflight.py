@@ -23,7 +23,7 @@ def check_preflight(services: Services, run: Run, source: str, database: Databas
     prove_swaps(services.store, keys.catalog(run.instance))
     warnings = _judge(services, database.version)
     for warning in warnings:
-        logger.warning("preflight: %s", warning)
+        logger.warning("%s", warning)
     return {"warnings": warnings}
 
 
@@ -35,7 +35,7 @@ def _judge(services: Services, version: str) -> list[str]:
     if refused:
         facts = "; ".join(finding.text for finding in refused)
         raise PreflightError(facts, refused[0].hint)
-    return [f"{finding.text}. {finding.hint}" if finding.hint else finding.text for finding in findings]
+    return [f"{finding.text}. Hint: {finding.hint}." for finding in findings]
 
 
 def prove_swaps(store: ObjectStore, key: str) -> None:

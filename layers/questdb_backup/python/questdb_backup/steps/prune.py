@@ -201,12 +201,12 @@ class _Cleanup:
         self.report.removed.append(row.backup_timestamp)
 
     def _own_names(self, row: BackupRow) -> set[str]:
-        """What the backup refers to; nothing where its manifest is damaged: `check` finds its packs."""
+        """What the backup refers to; nothing where its manifest is damaged: its packs stay."""
         assert row.manifest is not None, "checked by the caller"
         try:
             return _names(self._instance, read_manifest(self._store, row.manifest))
         except DamagedBackupError as error:
-            logger.warning("%s; its packs are left to `questdb-backup check`", error)
+            logger.warning("%s; its packs stay in the store", error)
             return set()
 
     def _make_stone(self, removed: str, names: list[str], manifest: str | None) -> Tombstone:
@@ -259,7 +259,7 @@ class _Cleanup:
         return names
 
     def _packs_of(self, run: str) -> list[str]:
-        """Packs that the run's results name; those that none names are left to `check`."""
+        """Packs that the run's results name; those that none names stay in the store."""
         names: list[str] = []
         for item in self._plan_items(run):
             for attempt in range(ATTEMPTS):

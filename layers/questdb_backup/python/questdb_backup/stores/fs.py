@@ -166,11 +166,11 @@ class FsObjectStore:
         return path
 
     def _open_folder(self, path: Path) -> Path:
-        if not path.parent.is_dir():
-            raise StoreNotFoundError(
-                f"'{path}' cannot be made, its parent does not exist", "mount the disk or make the folder"
-            )
         with self._errors(str(path), writes=True):
+            if not path.parent.is_dir():
+                raise StoreNotFoundError(
+                    f"'{path}' cannot be made, its parent does not exist", "mount the disk or make the folder"
+                )
             if not path.is_dir():
                 with suppress(FileExistsError):  # another process was faster
                     path.mkdir()

@@ -1,0 +1,437 @@
+"""The template, deployed on this host.
+
+Functions run in process, each with the environment and the services that the template gives it; the
+local engine stands for Step Functions, DynamoDB Local and moto's S3 server are the data. Three things
+are not the template's: the server is in memory, the source is a folder, and CheckPreflight's refusal
+of the source is passed over.
+"""
+
+import contextlib
+import functools
+import io
+import itertools
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import botocore.loaders
+import botocore.session
+import pytest
+from tests.support.backups import FolderSource, FolderTree
+from tests.support.deployed_template import ACCOUNT, REGION, Template
+from tests.support.dynamodb_local import DynamoDBLocal
+from tests.support.kit import Clock
+from tests.support.s3_server import S3Server
+from tests.template.cloudformation import resources, template
+
+from questdb_backup import aws_workflow, handler, keys
+from questdb_backup.bootstrap_aws import services_from_environment
+from questdb_backup.catalog import Catalog
+from questdb_backup.catalog_store import read_catalog
+from questdb_backup.engine.definition import StateMachine
+from questdb_backup.engine.execution import Execution, ExecutionResult, Status
+from questdb_backup.errors import PreflightError
+from questdb_backup.instances import read_instances
+from questdb_backup.questdb.memory import InMemoryQuestDB
+from questdb_backup.services import Services
+from questdb_backup.source.base import Source
+from questdb_backup.steps.preflight import prove_swaps
+
+BUCKET = "questdb-backup-backupbucket-1a2b3c4d5e6f"
+TABLE = "questdb-backup-StatusTable-1A2B3C4D5E6F"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLEEXAMPLE00", "AWS_SECRET_ACCESS_KEY": "only-for-the-signature"}
+PAYLOAD_LIMIT = 256 * 1024
+READ_THE_SOURCE = ("PlanBackupFunction", "UploadPartitionsFunction")
+_MOUNT = "/mnt/restore"
+_current: ContextVar[Services] = ContextVar("services")
+
+
+class ExecutionDoesNotExist(Exception):
+    """What the client of Step Functions raises."""
+
+
+@dataclass(kw_only=True)
+class Running:
+    """One execution, and its result when it has ended."""
+
+    execution: Execution
+    thread: threading.Thread
+    results: list[ExecutionResult]
+    stopped: bool = False
+
+    @property
+    def status(self) -> str:
+        return "ABORTED" if self.stopped else str(self.results[0].status) if self.results else "RUNNING"
+
+
+class DeployedStack:
+    """Change ``source``; `start` and `invoke` what the template makes.
+
+    ``used`` are function, action and resource of every call that a function made to AWS.
+    ``twice``: every create-only write is sent twice, as after a lost response.
+    """
+
+    def __init__(
+        self, *, dynamodb: str, s3: str, restore_root: str = "", twice: bool = False, **parameters: str
+    ) -> None:
+        if restore_root:
+            parameters["RestoreFileSystemAccessPointArn"] = (
+                f"arn:aws:elasticfilesystem:{REGION}:{ACCOUNT}:access-point/fsap-1"
+            )
+        self.template = Template(parameters, {"BackupBucket": BUCKET, "StatusTable": TABLE})
+        self.clock = Clock()
+        self.database = InMemoryQuestDB(
+            clock=self.clock, sleep=lambda _seconds: None, monotonic=itertools.count().__next__
+        )
+        self.source: Source | None = None
+        self.used: set[tuple[str, str, str]] = set()
+        self.largest_payload = 0
+        self.executions: dict[str, Running] = {}
+        self._restore_root = restore_root
+        self._twice = twice
+        self._closed = False
+        self._services: dict[str, Services] = {}
+        self._handlers: dict[str, Callable[[Any, Any], Any]] = {}
+        self._lock = threading.RLock()
+        self.s3 = boto3.client("s3", endpoint_url=s3)
+        self.dynamodb = boto3.client("dynamodb", endpoint_url=dynamodb)
+        self._make_data()
+
+    def _make_data(self) -> None:
+        self.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        table = resources("AWS::DynamoDB::Table")["StatusTable"]["Properties"]
+        self.dynamodb.create_table(
+            TableName=TABLE,
+            **{name: table[name] for name in ("BillingMode", "AttributeDefinitions", "KeySchema")},
+        )
+
+    # ---- Functions
+
+    def services(self, function: str) -> Services:
+        """What the function has, by its own environment."""
+        with self._lock:
+            if function not in self._services:
+                self._services[function] = self._make_services(function)
+            return self._services[function]
+
+    def _make_services(self, function: str) -> Services:
+        environment = self.environment(function)
+        services = services_from_environment(environment)
+        services.clock = self.clock
+        make_store, make_status = services.make_store, services.make_status
+
+        def store() -> Any:
+            made: Any = make_store()
+            made._client.meta.events.register("before-parameter-build.s3", self._note(function))
+            return _Twice(made) if self._twice else made
+
+        def status() -> Any:
+            made: Any = make_status()
+            made._client().meta.events.register("before-parameter-build.dynamodb", self._note(function))
+            return made
+
+        services.make_store, services.make_status = store, status
+        if "QDB_BACKUP_DATABASE_SECRET_ARN" in environment:
+            services.make_database = lambda: self.database
+        if function in READ_THE_SOURCE:
+            services.make_source = lambda _version: self._given_source()
+        return services
+
+    def _given_source(self) -> Source:
+        assert self.source is not None, "set the source first"
+        return self.source
+
+    def environment(self, function: str) -> dict[str, str]:
+        """The variables of a function; the mount of the file system is a folder."""
+        found = self.template.environment(function)
+        return {name: self._restore_root if value == _MOUNT else value for name, value in found.items()}
+
+    def invoke(self, function: str, event: Any) -> Any:
+        """As Lambda does: JSON in, JSON out; what the handler raises passes."""
+        services = self.services(function)
+        before = _current.set(services)
+        try:
+            result = self._handler(function)(self._as_json(event), self._context(function))
+        finally:
+            _current.reset(before)
+        return self._as_json(result)
+
+    def _handler(self, function: str) -> Callable[[Any, Any], Any]:
+        with self._lock:
+            if function not in self._handlers:
+                made = self.template.handler(function)
+                names = getattr(made, "__wrapped__", made).__globals__
+                if "os" in names:
+                    names["os"] = SimpleNamespace(environ=self.environment(function))
+                self._handlers[function] = made
+            return self._handlers[function]
+
+    def _context(self, function: str) -> object:
+        return SimpleNamespace(function_name=function, aws_request_id=f"request-of-{function}")
+
+    def _as_json(self, value: Any) -> Any:
+        data = json.dumps(value, allow_nan=False)
+        self.largest_payload = max(self.largest_payload, len(data))
+        assert len(data) < PAYLOAD_LIMIT
+        return json.loads(data)
+
+    # ---- State machines
+
+    def start(self, machine: str, value: Any) -> str:
+        """Start ``Backup`` or ``Restore``; give the execution's ARN."""
+        definition, substitutions = self.template.definition(f"{machine}StateMachine")
+        name = f"execution-{len(self.executions) + 1}"
+        arn = self.template.machine_arn(f"{machine}StateMachine").replace("stateMachine", "execution")
+        arn = f"{arn}:{name}"
+        loaded = StateMachine.load(definition, substitutions)
+        execution = Execution(
+            loaded,
+            {resource: self._task(resource) for resource in loaded.resources()},
+            value,
+            name=name,
+            execution_id=arn,
+            read_object=lambda bucket, key: self.s3.get_object(Bucket=bucket, Key=key)["Body"].read(),
+            max_workers=4,
+            time_scale=0.0,
+        )
+        results: list[ExecutionResult] = []
+        thread = threading.Thread(target=lambda: results.append(execution.run()))
+        running = Running(execution=execution, thread=thread, results=results)
+        self.executions[arn] = running
+        running.thread.start()
+        return arn
+
+    def result(self, arn: str) -> ExecutionResult:
+        """Wait for the end, also of handlers that a stop has left running."""
+        running = self.executions[arn]
+        running.thread.join()
+        assert running.execution.join(60.0)
+        return running.results[0]
+
+    def run(self, machine: str, value: Any) -> ExecutionResult:
+        return self.result(self.start(machine, value))
+
+    def backed_up(self) -> dict[str, Any]:
+        """A backup by hand that must succeed; give its output."""
+        result = self.run("Backup", {})
+        assert result.status is Status.SUCCEEDED, (result.error, result.cause)
+        assert isinstance(result.output, dict)
+        return result.output
+
+    def _task(self, function: str) -> Callable[[Any], Any]:
+        if function == "CheckPreflightFunction":
+            return self._check_preflight
+        return lambda event: self.invoke(function, event)
+
+    def _check_preflight(self, event: Any) -> Any:
+        """The real one must refuse the source; the rest of what it does is done here."""
+        with pytest.raises(PreflightError, match="the ebs source is not available in this version"):
+            self.invoke("CheckPreflightFunction", event)
+        prove_swaps(self.services("CheckPreflightFunction").store, keys.catalog(event["run"]["instance"]))
+        return {"warnings": []}
+
+    # ---- What the functions see of Step Functions and Lambda
+
+    def step_functions(self, function: str) -> Any:
+        """A client of Step Functions."""
+
+        def note(action: str, arn: str) -> Running:
+            self.used.add((function, f"states:{action}", arn))
+            if arn not in self.executions:
+                raise ExecutionDoesNotExist(arn)
+            return self.executions[arn]
+
+        def stop_execution(*, executionArn: str, error: str, cause: str) -> None:
+            running = note("StopExecution", executionArn)
+            running.stopped = running.execution.stop(error, cause)
+
+        def start_execution(*, stateMachineArn: str, input: str) -> dict[str, str]:
+            self.used.add((function, "states:StartExecution", stateMachineArn))
+            machines = {
+                self.template.machine_arn(f"{name}StateMachine"): name for name in ("Backup", "Restore")
+            }
+            return {"executionArn": self.start(machines[stateMachineArn], json.loads(input))}
+
+        return SimpleNamespace(
+            describe_execution=lambda *, executionArn: {
+                "status": note("DescribeExecution", executionArn).status
+            },
+            stop_execution=stop_execution,
+            start_execution=start_execution,
+            exceptions=SimpleNamespace(ExecutionDoesNotExist=ExecutionDoesNotExist),
+        )
+
+    def functions_client(self, function: str) -> Any:
+        """A client of Lambda."""
+
+        def invoke(*, FunctionName: str, Payload: bytes) -> dict[str, Any]:
+            self.used.add((function, "lambda:InvokeFunction", FunctionName))
+            try:
+                value, failed = self.invoke(FunctionName, json.loads(Payload)), {}
+            except Exception as error:
+                value = {"errorType": type(error).__name__, "errorMessage": str(error)}
+                failed = {"FunctionError": "Unhandled"}
+            return {"StatusCode": 200, "Payload": io.BytesIO(json.dumps(value).encode()), **failed}
+
+        return SimpleNamespace(invoke=invoke)
+
+    def caller(self) -> str:
+        """The function that runs in this thread."""
+        services = _current.get()
+        return next(name for name, known in self._services.items() if known is services)
+
+    def _note(self, function: str) -> Callable[..., None]:
+        def note(params: dict[str, Any], model: Any, **_: Any) -> None:
+            self.used.update(
+                (function, action, resource) for action, resource in self._uses(model.name, params)
+            )
+
+        return note
+
+    def _uses(self, operation: str, params: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        """IAM's actions and resources of a call."""
+        bucket = f"arn:aws:s3:::{params.get('Bucket')}"
+        table = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/"
+        match operation:
+            case "GetObject" | "HeadObject":
+                yield "s3:GetObject", f"{bucket}/{params['Key']}"
+            case "PutObject" | "DeleteObject":
+                yield f"s3:{operation}", f"{bucket}/{params['Key']}"
+            case "DeleteObjects":
+                for each in params["Delete"]["Objects"]:
+                    yield "s3:DeleteObject", f"{bucket}/{each['Key']}"
+            case "ListObjectsV2":
+                yield "s3:ListBucket", bucket
+            case "TransactWriteItems":
+                for each in params["TransactItems"]:
+                    for kind, item in each.items():
+                        yield f"dynamodb:{kind}Item", table + item["TableName"]
+            case _:
+                yield f"dynamodb:{operation}", table + params["TableName"]
+
+    # ---- What is there
+
+    def catalog(self) -> Catalog:
+        """The catalog of the stack's one instance."""
+        store = self.services("ListBackupsFunction").store
+        (known,) = read_instances(store)[0]
+        return read_catalog(store, known.name)
+
+    def stored(self) -> set[str]:
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        return {each["Key"] for page in pages for each in page.get("Contents", ())}
+
+    def close(self) -> None:
+        """Remove what was made. Doing it again is a success."""
+        if self._closed:
+            return
+        self._closed = True
+        for services in self._services.values():
+            for made in (services.__dict__.get("store"), services.__dict__.get("status")):
+                if made is not None:
+                    made._client().close() if callable(made._client) else made.close()
+        for key in self.stored():
+            self.s3.delete_object(Bucket=BUCKET, Key=key)
+        self.s3.delete_bucket(Bucket=BUCKET)
+        self.s3.close()
+        self.dynamodb.delete_table(TableName=TABLE)
+        self.dynamodb.close()
+
+
+class _Twice:
+    """A store whose create-only writes lose their first answer."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def create(self, key: str, data: bytes) -> None:
+        self._inner.create(key, data)
+        self._inner.create(key, data)
+
+
+class InterruptedTree(FolderTree):
+    """Before its first byte is read something happens."""
+
+    def __init__(self, root: Path, act: Callable[[], object]) -> None:
+        super().__init__(root)
+        self._acts = [act]
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        if self._acts:
+            self._acts.pop()()
+        return super().read(path, offset, length)
+
+
+class Interrupted(FolderSource):
+    def __init__(self, root: Path, act: Callable[[], object]) -> None:
+        super().__init__(root)
+        self._tree = InterruptedTree(root, act)
+
+
+Deploy = Callable[..., DeployedStack]
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One server for the whole session."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def deploy(
+    dynamodb_local: DynamoDBLocal, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Deploy]:
+    """Deploy a stack. One at a time: the bucket has one name."""
+    made: deque[DeployedStack] = deque()
+    variables = {
+        **CREDENTIALS,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": REGION,
+        "AWS_ENDPOINT_URL_S3": s3_server.endpoint,
+        "AWS_ENDPOINT_URL_DYNAMODB": dynamodb_local.endpoint,
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    # each function makes clients of its own; what they read from botocore's files is the same
+    monkeypatch.setattr(botocore.session, "create_loader", _loader)
+    shared = Template({}, {}).resolve(template()["Globals"]["Function"]["Environment"]["Variables"])
+    for name, value in shared.items():
+        monkeypatch.setenv(name, value)
+
+    def deploy(**options: Any) -> DeployedStack:
+        stack = DeployedStack(dynamodb=dynamodb_local.endpoint, s3=s3_server.endpoint, **options)
+        made.append(stack)
+        monkeypatch.setattr(handler, "_services_of_process", _current.get)
+        monkeypatch.setattr(aws_workflow, "_step_functions", lambda: stack.step_functions(stack.caller()))
+        monkeypatch.setattr(aws_workflow, "_lambda", lambda: stack.functions_client(stack.caller()))
+        return stack
+
+    with _package_logger_as_it_was():
+        yield deploy
+        for stack in made:
+            stack.close()
+
+
+@functools.cache
+def _loader(search_path: str | None = None) -> botocore.loaders.Loader:
+    return botocore.loaders.create_loader(search_path)
+
+
+@contextlib.contextmanager
+def _package_logger_as_it_was() -> Iterator[None]:
+    package = logging.getLogger("questdb_backup")
+    before = (list(package.handlers), package.level, package.propagate)
+    yield
+    package.handlers, package.level, package.propagate = before
