@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test lint format typecheck unit clean
+.PHONY: help setup run test lint format typecheck unit s3-gateway clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -35,7 +35,17 @@ format: $(VENV)/.installed ## Format the code
 typecheck: $(VENV)/.installed ## Types, strictly
 	$(BIN)/mypy
 
-test: setup lint typecheck ## Everything that must pass: style, types, all tests
+# A second real S3 server beside moto's, for the stores' contract suite; it is built from source.
+ifneq ($(shell command -v go 2>/dev/null),)
+s3-gateway: .cache/bin/versitygw
+.cache/bin/versitygw:
+	GOBIN=$(CURDIR)/.cache/bin go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+else
+s3-gateway:
+	@echo "*** SKIPPED: versitygw needs Go to be built; the S3 contract is tested against moto's server only ***" >&2
+endif
+
+test: setup s3-gateway lint typecheck validate ## Everything that must pass: style, types, template, all tests
 	$(BIN)/pytest
 
 unit: setup ## The tests that start no server
@@ -44,4 +54,4 @@ unit: setup ## The tests that start no server
 clean: ## Remove what was built or fetched
 	rm -rf $(VENV) .cache .aws-sam .mypy_cache .pytest_cache .ruff_cache
 
--include template.mk
+include template.mk

@@ -33,7 +33,7 @@ _BEHIND = f"select count() from wal_tables() where writerTxn <> sequencerTxn and
 
 
 class Changes:
-    """One statement ahead of each read of the copy, each applied before the read.
+    """One statement at each call, which is before a read of the copy; it is applied before the read.
 
     The tables of the writer, who never rests, are not waited for.
     """
@@ -108,6 +108,8 @@ def test_the_restored_database_equals_the_checkpoint_whatever_is_written_and_cha
     def note() -> None:
         noted.update(table_digests(sampled))
         during.start()
+        for _ in STATEMENTS[::2]:
+            changes("")  # half of them before the plan is made, the others between the reads
 
     first.start()
     first.wait_batches(8)
@@ -178,7 +180,12 @@ def test_an_older_server_s_indexes_answer_right_after_the_restore_and_after_a_wr
     _new_table(source, "indexed")
     source.wait_applied()
     noted: dict[str, tuple[Any, ...]] = {}
-    back_up(options_for(source, store), after=lambda: noted.update(table_digests(source)))
+    days = ("2024-03-01", "2024-03-03", "2024-03-05", "2024-03-09")
+    writes = [f"insert into indexed values (1, 'x', 'v', '{day}T05:06:07')" for day in days] * 5
+    changes = Changes(source, writes)
+    options = options_for(source, store)
+    back_up(options, after=lambda: noted.update(table_digests(source)), on_read=changes)
+    assert changes.done == writes
     source.stop()
     with restored(store, tmp_path / "restored", version=version, server_version=version) as server:
         assert table_digests(server) == noted

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -187,17 +188,38 @@ def test_abort_from_another_process_stops_the_backup_and_frees_the_database(
     assert (again.returncode, again.stdout) == (0, "not running\n")
 
 
-@pytest.mark.parametrize("sent", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGINT] * 2], ids=str)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", ["once", "until it has ended"])
 def test_a_signal_stops_the_backup_as_abort_does(
-    sampled: QuestDBServer, store: str, options: Options, tmp_path: Path, sent: list[signal.Signals]
+    sampled: QuestDBServer, store: str, options: Options, tmp_path: Path, number: signal.Signals, how: str
 ) -> None:
     with HeldBackup(tmp_path / "hold", sampled, store) as running:
-        running.wait_held()
-        for number in sent:
+        running.wait_held().send(number)
+        while how != "once" and not running.ended:
             running.send(number)
+            time.sleep(0.05)
         code, told = running.result()
-        assert (code in (1, 130), told) == (True, None), running.stderr
+        assert (code != 0, told) == (True, None), running.stderr
         assert checkpoint(sampled) == (False, None)
-    (row,) = rows(options)
-    assert row.status is FAILED
-    assert row.backup_error
+    assert [(row.status, row.backup_error) for row in rows(options)] == [
+        (FAILED, "interrupted at the terminal")
+    ]
+
+
+def test_a_checkpoint_that_an_aborted_run_could_not_release_is_released_by_its_watchdog(
+    sampled: QuestDBServer, store: str, options: Options, tmp_path: Path
+) -> None:
+    impatient = ["--dsn", f"{sampled.dsn} connect_timeout=2"]
+    assert sampled.pid is not None
+    with HeldBackup(tmp_path / "hold", sampled, store, *impatient) as running:
+        running.wait_held()
+        os.kill(sampled.pid, signal.SIGSTOP)
+        try:
+            running.send(signal.SIGTERM)
+            assert running.result() == (1, None)
+            assert "the watchdog goes on trying" in running.stderr
+        finally:
+            os.kill(sampled.pid, signal.SIGCONT)
+        wait_until(lambda: catalog_of(options).lease is None, "the dead run's lease dropped")
+        assert checkpoint(sampled) == (False, None)
+    assert statuses(options) == [FAILED]

@@ -4,12 +4,12 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from tests.template.cloudformation import ROOT, as_list, resources, statements, template
 
 STACK = "questdb-backup"
-REGION = "eu-west-1"
+REGION: Final = "eu-west-1"
 ACCOUNT = "123456789012"
 PSEUDO = {
     "AWS::StackName": STACK,

@@ -38,14 +38,19 @@ class Ended:
     err: str
 
     @property
+    def told(self) -> list[str]:
+        """The lines on stderr, without those of the progress that a slow run shows."""
+        return [line for line in self.err.splitlines() if not line.startswith(("backup: ", "restore: "))]
+
+    @property
     def warnings(self) -> list[str]:
-        return [line for line in self.err.splitlines() if line.startswith("warning: ")]
+        return [line for line in self.told if line.startswith("warning: ")]
 
     def refused(self, code: int, *words: str) -> str:
         """The one error of a command that ended with the code; the words stand in it."""
         assert "Traceback" not in self.err, self.err
         assert (self.code, self.out) == (code, ""), self
-        (error,) = [line for line in self.err.splitlines() if not line.startswith("warning: ")]
+        (error,) = [line for line in self.told if not line.startswith("warning: ")]
         fact, separator, hint = error.partition(". Hint: ")
         assert fact, error
         assert separator, error
@@ -162,7 +167,7 @@ def _put_over(store: ObjectStore, key: str, data: bytes) -> None:
 
 def tree(*folders: Path) -> dict[str, bytes]:
     """Everything below the folders; of a server root what belongs to the product only."""
-    found = {}
+    found: dict[str, bytes] = {}
     for folder in folders:
         paths = (
             [folder / NAME_FILE, *(folder / "backup").rglob("*")]

@@ -43,8 +43,8 @@ _ANSWERS = {
 class Rule:
     """A fault for requests of these methods (all, when empty) whose path and query hold ``key``.
 
-    ``times`` is how many requests it still strikes; None is all of them. ``after``: only from the first
-    request on whose path holds this.
+    ``times`` is how many requests it still strikes; None is all of them. ``after``: only behind a request
+    whose path holds this.
     """
 
     fault: Fault
@@ -105,8 +105,8 @@ class FaultyProxy:
     def strike(self, method: str, target: str) -> Rule | None:
         """Record a request and take the rule that strikes it."""
         with self._lock:
-            self.requests.append((method, target))
             rule = next((rule for rule in self.rules if self._strikes(rule, method, target)), None)
+            self.requests.append((method, target))
             if rule and rule.times is not None:
                 rule.times -= 1
             return rule

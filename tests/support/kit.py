@@ -126,7 +126,9 @@ class Kit:
             clock=self.clock,
         )
 
-    def backup(self, services: Services | None = None, **replaced: Any) -> ExecutionResult:
+    def backup(
+        self, services: Services | None = None, request: dict[str, Any] | None = None, **replaced: Any
+    ) -> ExecutionResult:
         """One execution of the deployed state machine; ``replaced`` are tasks by state name."""
         definition = read_definition("backup")
         used = services or self.services
@@ -139,7 +141,7 @@ class Kit:
                 "CheckCheckpoint": lambda _event: {"outcome": "ok", "torn": []},
                 **replaced,
             },
-            {},
+            request or {},
             name=f"execution-{self.started}",
             execution_id=f"execution-{self.started}",
             read_object=lambda _bucket, key: used.store.get(key),

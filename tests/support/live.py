@@ -22,6 +22,8 @@ from questdb_backup.local.runner import run_backup, run_restore
 from questdb_backup.questdb.base import CreateOutcome, Database, DatabaseState, Fence, ReleaseOutcome
 from questdb_backup.services import Services
 from questdb_backup.source.base import PlannedGroup, PlannedTable, Source, Tree, TreeEntry
+from questdb_backup.steps.lock import drop_run_lease, take_lease
+from questdb_backup.steps.prune import prune_backups
 from questdb_backup.stores.base import ObjectStore
 
 PROJECT = Path(__file__).parents[2]
@@ -136,6 +138,16 @@ def back_up(options: Options, **happens: Any) -> dict[str, Any]:
     place = Place(options, os.environ)
     services = watched(place, **happens) if happens else None
     return run_backup(place, {}, workflow_services=services)
+
+
+def prune(options: Options) -> dict[str, Any]:
+    """Retention and cleanup with no grace at all, which the command refuses."""
+    services, instance = Place(options, os.environ).services, catalog_of(options).instance
+    token = take_lease(services, instance, "prune:test", "prune")
+    try:
+        return prune_backups(services, instance, token)
+    finally:
+        drop_run_lease(services, instance, token, "the prune ended")
 
 
 def restore(store: str, root: Path, **request: Any) -> dict[str, Any]:

@@ -126,7 +126,6 @@ def test_what_is_called_is_what_is_allowed(used: tuple[DeployedStack, set[Use]])
         for pattern in each["Resource"]
         if action not in NEVER_CALLED_HERE and not is_used(name, action, pattern)
     }
-    print(*sorted(unused), sep="\n")
     assert unused == set()
     deleting = {name for name, action, _ in calls if action == "s3:DeleteObject"}
     assert deleting == {"PruneBackupsFunction"}

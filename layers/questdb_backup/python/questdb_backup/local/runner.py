@@ -135,7 +135,7 @@ def _follow(workflow: _Workflow, look: Callable[[], None]) -> ExecutionResult:
 
 
 def _run_into(future: Future[ExecutionResult], execution: Execution) -> None:
-    """Run it. The future is what is waited for: an interrupted `Thread.join` takes a living thread for dead."""
+    """Run it. The future is waited for: an interrupted `Thread.join` takes a living thread for dead."""
     try:
         future.set_result(execution.run())
     except BaseException as error:
