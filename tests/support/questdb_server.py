@@ -15,6 +15,8 @@ import psycopg
 JARS = Path(__file__).resolve().parents[2] / ".cache" / "questdb"
 DEFAULT_VERSION = "9.3.4"
 _MAIN = "io.questdb/io.questdb.ServerMain"
+_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Of a server that lives for seconds the second compiler would take half of the processor time."""
 
 
 class ServerStartError(RuntimeError):
@@ -82,7 +84,7 @@ class QuestDBServer:
         self.root.mkdir(parents=True, exist_ok=True)
         jar = jar_path(self.version)
         self.port = self.port or free_port()
-        command = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-p", str(jar), "-m", _MAIN, "-d", str(self.root)]
+        command = ["java", *_JVM, "-p", str(jar), "-m", _MAIN, "-d", str(self.root)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
