@@ -18,7 +18,8 @@ from tests.support.faults import FaultyPlace, Gate, InjectedError, raise_injecte
 from tests.support.questdb_server import QuestDBServer
 
 from questdb_backup.catalog_store import read_catalog
-from questdb_backup.errors import BackupToolError
+from questdb_backup.errors import BackupToolError, CheckpointHeldError
+from questdb_backup.local.guarding import guard as run_guard
 from questdb_backup.local.guarding import local_instance
 from questdb_backup.local.options import Options, Place
 from questdb_backup.local.runner import run_backup
@@ -144,6 +145,29 @@ def test_a_kill_at_every_call_leaves_the_database_free_within_seconds(
     print(f"\n{len(calls)} kills; the database was free after at most {slowest:.1f} s")
     assert_free_and_usable(server, options, "after all kills")
     _assert_last_row_ended(options, "after all kills")
+
+
+def test_a_foreign_checkpoint_is_untouched_whatever_call_fails_or_dies(
+    server: QuestDBServer, options: Options
+) -> None:
+    server.execute("CHECKPOINT CREATE")
+    foreign = checkpoint(server)
+    try:
+        gate = Gate()
+        place = FaultyPlace(options, os.environ).arm(gate)
+        with pytest.raises(CheckpointHeldError):
+            run_backup(place, {}, workflow_services=place.faulty_services)
+        for number, name in enumerate(gate.calls):
+            faulty = FaultyPlace(options, os.environ).arm(Gate(at=number, act=raise_injected))
+            with contextlib.suppress(BackupToolError):
+                run_backup(faulty, {}, workflow_services=faulty.faulty_services)
+            assert checkpoint(server) == foreign, f"error before call {number} {name}"
+            _run_killed(options, number)
+            run_guard(Place(options, os.environ))
+            assert checkpoint(server) == foreign, f"kill after call {number} {name}"
+    finally:
+        server.execute("CHECKPOINT RELEASE")
+    assert_free_and_usable(server, options, "after the foreign checkpoint")
 
 
 def _run_killed(options: Options, number: int) -> int:
