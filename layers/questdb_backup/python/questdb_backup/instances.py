@@ -9,6 +9,7 @@ import os
 import random
 import secrets
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,13 +69,14 @@ def resolve_instance(services: Services) -> Instance:
     config = services.config
     root = config.root if config.source in ("path", "frozen") else None
     data_id = read_data_id(root) if root else None
-    name = config.instance_name or (read_name(root) if root else None)
+    name = config.instance_name or (_name_of_root(services.store, root) if root else None)
     for _ in range(20):
         known, version = read_instances(services.store)
         instance = _choose(known, name, data_id, config.stack_id)
         if instance in known or _register(services.store, known, version, instance):
-            if root:
-                _write_name(root, instance.name, required=config.instance_name is None)
+            if root and read_name(root) != instance.name:
+                with suppress(OSError):  # a setting gives the name: a frozen copy may be read-only
+                    _write_name(root, instance.name, claim=False)
             return instance
     raise StoreUnavailableError(f"{keys.INSTANCES} was changed by others again and again", "try again")
 
@@ -157,23 +159,36 @@ def read_name(root: Path) -> str | None:
         ) from error
 
 
-def _write_name(root: Path, name: str, *, required: bool) -> None:
-    """Leave the name in the root. A name that a setting gives need not be: a frozen copy may be read-only."""
-    path = root / NAME_FILE
-    if read_name(root) == name:
-        return
+def _name_of_root(store: ObjectStore, root: Path) -> str:
+    """The root's name. Of several first runs at once, on whatever hosts, all take the first one's."""
+    name = read_name(root)
+    if name is not None:
+        return name
+    made = _unused_name({known.name for known in read_instances(store)[0]})
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".backup_instance_name.", dir=path.parent)
+        _write_name(root, made, claim=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the instance name '{made}' cannot be written to {root / NAME_FILE}: {error}",
+            "make the folder writable for this user, or give --instance-name",
+        ) from error
+    return read_name(root) or made
+
+
+def _write_name(root: Path, name: str, *, claim: bool) -> None:
+    """Leave the name in the root, whole and durable; ``claim`` lets a file that is there stand."""
+    path = root / NAME_FILE
+    handle, temporary = tempfile.mkstemp(prefix=".backup_instance_name.", dir=path.parent)
+    try:
         with os.fdopen(handle, "w") as file:
             os.fchmod(handle, 0o644)  # other users of this host may ask for its backups
             file.write(name + "\n")
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except OSError as error:
-        if not required:
-            return
-        raise ConfigurationError(
-            f"the instance name '{name}' cannot be written to {path}: {error}",
-            "make the folder writable for this user, or give --instance-name",
-        ) from error
+        if claim:
+            with suppress(FileExistsError):
+                path.hardlink_to(temporary)
+        else:
+            Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
