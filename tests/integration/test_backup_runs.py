@@ -24,7 +24,7 @@ from tests.support.sample_data import settle, table_digests
 
 from questdb_backup.catalog import BackupRow, Catalog
 from questdb_backup.catalog_store import update_catalog
-from questdb_backup.errors import CheckpointLostError
+from questdb_backup.errors import CheckpointLostError, SourceFileError
 from questdb_backup.local.options import Options, Place
 from questdb_backup.words import BackupStatus
 
@@ -73,7 +73,8 @@ def test_a_server_that_is_restarted_during_the_copy_never_yields_a_complete_back
             end(sampled)
             sampled.start()
 
-    with pytest.raises(CheckpointLostError, match=r"was lost while the backup was running: none is held"):
+    # After the restart the server may purge what the checkpoint had kept: a worker can meet that first.
+    with pytest.raises((CheckpointLostError, SourceFileError), match=r"none is held|but missing"):
         back_up(options, on_read=restart)
     assert restarts
     assert statuses(options) == [FAILED]

@@ -125,7 +125,8 @@ class _Worker:
                 return None
             raise SourceFileError(
                 f"'{file.path}' is referenced by the checkpoint but missing",
-                "the server's disk lost a file, or the checkpoint was released; start the backup again",
+                "a restart of the server drops the checkpoint and what it kept; else its disk lost the file."
+                " Start the backup again",
             ) from error
         except OSError as error:
             raise SourceFileError(f"'{file.path}' cannot be read: {error}") from error
