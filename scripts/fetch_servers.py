@@ -22,7 +22,7 @@ DYNAMODB_VERSION = "2.6.1"
 OLDEST_JAVA = 17
 
 _POM = f"""\
-<project xmlns="http://maven.apache.org/POM/4.0.0">
+<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>questdb-backup</groupId>
   <artifactId>fetch-servers</artifactId>
