@@ -466,14 +466,14 @@ class TestCommand:
     ) -> None:
         aws.executions.append(RUNNING)
         aws.functions["list"] = lambda _: [ROW]
-        described: list[str] = []
+        seen: list[str] = []
 
-        def interrupt_the_second(call: str) -> None:
-            described.extend([call] * (call == "DescribeExecution"))
-            if len(described) == 2:
+        def interrupt_after_the_look(call: str) -> None:
+            if call == "DescribeExecution" and "invoke list" in seen:
                 os.kill(os.getpid(), signal.SIGTERM)
+            seen.append(call)
 
-        aws.before_answer = interrupt_the_second
+        aws.before_answer = interrupt_after_the_look
 
         assert main(["backup", "--stack", "prod"]) == 130
         captured = capsys.readouterr()
