@@ -1,6 +1,7 @@
 """A small endpoint on this host that speaks as CloudFormation, Step Functions and Lambda do."""
 
 import json
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,15 @@ _STACKS = """<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/
 _REFUSED = """<ErrorResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/"><Error><Type>Sender</Type>
 <Code>{}</Code><Message>{}</Message></Error></ErrorResponse>"""
 _OUTPUT = "<member><OutputKey>{}</OutputKey><OutputValue>{}</OutputValue></member>"
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing where whoever asked was interrupted: stderr is what the tests look at."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class AwsEndpoint:
@@ -68,8 +78,7 @@ class AwsEndpoint:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
