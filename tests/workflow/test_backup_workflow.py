@@ -13,10 +13,12 @@ from questdb_backup import keys
 from questdb_backup.catalog import Catalog, drop_lease, with_row
 from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.codec import decode
-from questdb_backup.errors import BackupToolError
+from questdb_backup.errors import BackupToolError, LeaseLostError
 from questdb_backup.local.bundle import tasks
 from questdb_backup.manifest import Manifest, read_manifest, read_shard
 from questdb_backup.steps.guard import guard_checkpoint
+from questdb_backup.steps.lock import acquire_lock
+from questdb_backup.steps.run import keep_lease
 from questdb_backup.words import BackupStatus
 
 MIB = 1 << 20
@@ -358,3 +360,26 @@ def test_an_abort_reason_is_on_the_row() -> None:
 
 def _not_released(_event: dict[str, Any]) -> None:
     raise BackupToolError("the server is away")
+
+
+def test_the_process_of_a_run_keeps_its_lease_during_a_long_step() -> None:
+    kit = Kit(DictSource(_files()))
+    acquire_lock(kit.services, "execution-1", {})
+    live = kit.status.read(INSTANCE)
+    assert live is not None
+    keep_lease(kit.services, INSTANCE, live)
+    assert kit.status.read(INSTANCE) == live, "half of the term is not over"
+
+    kit.clock.forward(seconds=500)
+    keep_lease(kit.services, INSTANCE, live)
+    lease, renewed = read_catalog(kit.inner, INSTANCE).lease, kit.status.read(INSTANCE)
+    assert lease is not None
+    assert renewed is not None
+    assert lease.expires_at == renewed.expires_at > live.expires_at
+
+    update_catalog(
+        kit.inner, INSTANCE, lambda before: drop_lease(before, before.last_token, "test", kit.now())
+    )
+    kit.clock.forward(seconds=500)
+    with pytest.raises(LeaseLostError):
+        keep_lease(kit.services, INSTANCE, renewed)

@@ -22,6 +22,7 @@ from questdb_backup.services import Services, logger
 from questdb_backup.status.base import LiveRun
 from questdb_backup.status.run_lock import RunLock, read_holder
 from questdb_backup.steps.fail import error_text
+from questdb_backup.steps.run import keep_lease
 from questdb_backup.stores.base import ObjectStore
 
 _POLL_SECONDS = 0.2
@@ -61,7 +62,7 @@ def run_backup(
             def look() -> None:
                 if interrupts.noted:
                     workflow.execution.stop("BackupAbortedError", _INTERRUPTED)
-                _watch_backup(place, workflow.execution, progress)
+                _watch_backup(place, holder, workflow.execution, progress)
 
             result = _follow(workflow, look)
             if result.status != "SUCCEEDED" and not _end_failed(place, holder, result):
@@ -153,12 +154,15 @@ def _stop_on_interrupt(execution: Execution) -> Iterator[None]:
         execution.stop(type(error).__name__, str(error))
 
 
-def _watch_backup(place: Place, execution: Execution, progress: Progress) -> None:
-    """Show how far the run is, and stop it where an abort is asked for."""
+def _watch_backup(place: Place, holder: str, execution: Execution, progress: Progress) -> None:
+    """Show how far the run is, keep its lease, and stop it where an abort is asked for."""
     instance = local_instance(place)
     live = place.services.status.read(instance) if instance else None
     progress(live)
-    if live is not None and live.abort_reason:
+    if instance is None or live is None or live.holder != holder:
+        return
+    keep_lease(place.services, instance, live)
+    if live.abort_reason:
         execution.stop("BackupAbortedError", live.abort_reason)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 from questdb_backup.catalog import Catalog, renew, require_lease
 from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.clock import seconds_between
-from questdb_backup.services import Services
+from questdb_backup.errors import TransientError
+from questdb_backup.services import Services, logger
 from questdb_backup.status.base import LiveRun
 
 
@@ -54,6 +55,19 @@ def renew_lease(services: Services, run: Run) -> Catalog:
     lease = require_lease(catalog, run.token)
     services.status.renew(run.instance, run.backup_timestamp, run.token, lease.expires_at)
     return catalog
+
+
+def keep_lease(services: Services, instance: str, live: LiveRun) -> None:
+    """What the process of a run on one machine does beside its steps: renew when half of the term is over.
+
+    A store that does not answer is met again at the next look. Raise LeaseLostError.
+    """
+    if seconds_between(services.now(), live.expires_at) > services.config.lease_seconds / 2:
+        return
+    try:
+        renew_lease(services, Run(instance=instance, backup_timestamp=live.run, token=live.token))
+    except TransientError as error:
+        logger.warning("the lease could not be renewed yet: %s", error)
 
 
 def progress_percent(live: LiveRun | None, backup_timestamp: str) -> int | None:
