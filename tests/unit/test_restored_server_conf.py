@@ -53,3 +53,13 @@ def test_without_it_the_root_s_own_configuration_stays(tmp_path: Path) -> None:
     edit = set_rebuild(tmp_path, tmp_path / "tree", rebuild=False)
     edit.apply()
     assert own.read_text() == "pg.net.bind.to=127.0.0.1:1\n"
+
+
+def test_the_user_is_told_that_the_property_was_set(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    edit = set_rebuild(tmp_path, tmp_path / "tree")
+    edit.apply()
+    assert f"{PROPERTY}=true" in (tmp_path / "conf" / "server.conf").read_text()
+    assert edit.note == (
+        f"set {PROPERTY}=true in {tmp_path}/conf/server.conf: the first start rebuilds the indexes"
+    )

@@ -73,7 +73,8 @@ def set_rebuild(root: Path, tree: Path, *, rebuild: bool = True) -> Edit:
         for path in reversed(made):
             path.rmdir() if path.is_dir() else path.unlink()
 
-    return Edit(apply=apply, undo=undo)
+    note = f"set {PROPERTY}=true in {target}: the first start rebuilds the indexes" if rebuild else None
+    return Edit(apply=apply, undo=undo, note=note)
 
 
 def _edit_existing(target: Path) -> Edit:
