@@ -83,10 +83,21 @@ class Tombstone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadShare:
+    """When share ``part`` of ``parts`` of the packs was last read whole by `verify`."""
+
+    part: int
+    parts: int
+    read_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
     """The state of one backup instance.
 
-    ``last_scheduled_time`` is the newest tick of the schedule that started a backup.
+    ``last_scheduled_time`` is the newest tick of the schedule that started a backup. ``damaged_packs``
+    were found missing or damaged: no new backup refers to them. ``read_shares`` is what `verify` has
+    read of the data, share by share.
     """
 
     instance: str
@@ -97,6 +108,8 @@ class Catalog:
     rows: tuple[BackupRow, ...] = ()
     runs: tuple[RunRecord, ...] = ()
     tombstones: tuple[Tombstone, ...] = ()
+    damaged_packs: tuple[str, ...] = ()
+    read_shares: tuple[ReadShare, ...] = ()
 
     def row(self, backup_timestamp: str) -> BackupRow | None:
         """The row of that backup."""
@@ -144,6 +157,8 @@ def decode_catalog(data: bytes, name: str = "the catalog") -> Catalog:
             tombstones=tuple(
                 Tombstone(**{**stone, "names": tuple(stone["names"])}) for stone in value["tombstones"]
             ),
+            damaged_packs=tuple(value.get("damaged_packs", ())),
+            read_shares=tuple(ReadShare(**share) for share in value.get("read_shares", ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedBackupError(

@@ -6,7 +6,7 @@ input: every path and number is checked before it is used.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -44,15 +44,24 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRef:
-    """A shard as a manifest names it; ``digest`` and ``plain_size`` are of its uncompressed lines."""
+    """A shard as a manifest names it; ``digest`` and ``plain_size`` are of its uncompressed lines.
+
+    ``packs``: how many stored bytes of each pack the shard refers to, so that nobody has to read a shard
+    to know what it needs. ``groups`` is the number of its lines, ``signatures`` their `fold_signatures`
+    (None where a group has none). ``closed``: what follows in the table never joins this shard.
+    """
 
     key: str
     digest: str
     plain_size: int
     first: str
     last: str
+    groups: int
     files: int
     bytes: int
+    closed: bool
+    signatures: str | None = None
+    packs: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +94,25 @@ class Manifest:
     counters: dict[str, float] = field(default_factory=dict)
 
 
+def fold_signatures(groups: Iterable[tuple[str, str | None]]) -> str | None:
+    """One text for the partitions and signatures of a shard; None where any has no signature."""
+    lines = []
+    for partition, signature in groups:
+        if signature is None:
+            return None
+        lines.append(f"{partition} {signature}\n")
+    return digest_of("".join(lines).encode())
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The bytes of a manifest object."""
+    """The bytes of a manifest object; shards name packs by their place in its list of packs."""
     value = {"format": FORMAT, **asdict(manifest)}
-    value["packs"] = {name: [info.size, info.digest] for name, info in manifest.packs.items()}
-    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+    value["packs"] = [[name, info.size, info.digest] for name, info in manifest.packs.items()]
+    places = {name: place for place, name in enumerate(manifest.packs)}
+    for table in value["tables"]:
+        for shard in table["shards"]:
+            shard["packs"] = [[places[name], size] for name, size in shard["packs"].items()]
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode() + b"\n"
 
 
 def decode_manifest(data: bytes, key: str) -> Manifest:
@@ -100,16 +123,26 @@ def decode_manifest(data: bytes, key: str) -> Manifest:
             raise UnsupportedFormatError(
                 f"{key} has a newer format than this version reads", "use a newer questdb-backup"
             )
-        tables = tuple(
-            TableRef(**{**table, "shards": tuple(ShardRef(**shard) for shard in table["shards"])})
-            for table in value.pop("tables")
-        )
-        packs = {
-            name: PackInfo(int(size), str(digest)) for name, (size, digest) in value.pop("packs").items()
-        }
+        packs = {str(name): PackInfo(int(size), str(digest)) for name, size, digest in value.pop("packs")}
+        names = tuple(packs)
+        tables = tuple(_table_from_json(table, names) for table in value.pop("tables"))
         return Manifest(tables=tables, packs=packs, **value)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedBackupError(f"manifest {key} cannot be read: {error!r}") from error
+
+
+def _table_from_json(value: dict[str, Any], names: tuple[str, ...]) -> TableRef:
+    shards = tuple(
+        ShardRef(**{**shard, "packs": {names[_place(place)]: int(size) for place, size in shard["packs"]}})
+        for shard in value["shards"]
+    )
+    return TableRef(**{**value, "shards": shards})
+
+
+def _place(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"{value!r} is no place in a list")
+    return value
 
 
 def read_manifest(store: ObjectStore, ref: ManifestRef) -> Manifest:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from questdb_backup.codec import digest_of
-from questdb_backup.manifest import Group, ShardRef, encode_group
+from questdb_backup.manifest import Entry, Group, ShardRef, encode_group, fold_signatures
 
 PARTITIONS_PER_SHARD = 32
 CHUNKS_PER_SHARD = 8192
@@ -33,9 +33,9 @@ class ShardCutter:
         self._groups.append(group)
         self._chunks += sum(len(entry.chunks) for entry in group.entries)
         full = self._chunks >= CHUNKS_PER_SHARD
-        return self.finish() if full or _is_mark(group.partition) else None
+        return self.finish(closed=True) if full or _is_mark(group.partition) else None
 
-    def finish(self) -> ShardRef | None:
+    def finish(self, *, closed: bool = False) -> ShardRef | None:
         """The shard of what is gathered; None where nothing is."""
         groups, self._groups, self._chunks = self._groups, [], 0
         if not groups:
@@ -49,9 +49,22 @@ class ShardCutter:
             plain_size=len(plain),
             first=groups[0].partition,
             last=groups[-1].partition,
+            groups=len(groups),
             files=len(files),
             bytes=sum(entry.size for entry in files),
+            closed=closed,
+            signatures=fold_signatures((group.partition, group.signature) for group in groups),
+            packs=_pack_bytes(files),
         )
+
+
+def _pack_bytes(files: list[Entry]) -> dict[str, int]:
+    """Stored bytes by pack; a chunk that stands twice counts once."""
+    sizes: dict[str, int] = {}
+    for chunk in {chunk for entry in files for chunk in entry.chunks}:
+        if chunk.pack:
+            sizes[chunk.pack] = sizes.get(chunk.pack, 0) + chunk.stored
+    return dict(sorted(sizes.items()))
 
 
 def _is_mark(partition: str) -> bool:
