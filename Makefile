@@ -55,3 +55,4 @@ clean: ## Remove what was built or fetched
 	rm -rf $(VENV) .cache .aws-sam .mypy_cache .pytest_cache .ruff_cache
 
 include template.mk
+include bench.mk

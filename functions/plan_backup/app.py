@@ -16,5 +16,6 @@ def handler(event: Event, services: Services) -> dict[str, Any]:
         Run.from_json(event["run"]),
         event["source"],
         (event["database"] or {}).get("version") or services.config.server_version,
+        event["fence"]["started_at"],
         event["attempt"],
     )

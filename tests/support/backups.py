@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from questdb_backup.questdb.base import Database, Fence
 from questdb_backup.restore.request import Restore
 from questdb_backup.services import Config, Services
 from questdb_backup.shards import ShardCutter
-from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup, PlannedTable, Tree, TreeEntry
+from questdb_backup.source.base import EntryKind, GroupOutline, PlannedFile, PlannedTable, Tree, TreeEntry
 from questdb_backup.status.memory import MemoryStatusStore
 from questdb_backup.steps.complete import complete_backup
 from questdb_backup.steps.complete_restore import complete_restore
@@ -76,7 +77,7 @@ class FolderSource:
             name = path.name.partition("~")[0]
             yield PlannedTable(table=path.name, name=name, kind="wal", last_txn=7, rows=3)
 
-    def groups(self) -> Iterator[PlannedGroup]:
+    def outlines(self) -> Iterator[GroupOutline]:
         for table in self.tables():
             folder = self._root / "db" / table.table
             own = [f".checkpoint/db/{table.table}", f"db/{table.table}"]
@@ -101,9 +102,15 @@ class FolderSource:
         database = [f"db/{path.name}" for path in inner if path.name != ".backup_instance_name"]
         return [*(["conf", *self._below("conf")] if (self._root / "conf").exists() else []), *database]
 
-    def _group(self, table: str, partition: str, paths: list[str]) -> PlannedGroup:
-        return PlannedGroup(
-            table=table, partition=partition, signature=None, files=tuple(self._file(path) for path in paths)
+    def settled(self) -> Iterator[tuple[PlannedTable, Iterator[GroupOutline]]]:
+        return iter(())
+
+    def txnlog_record(self, table: str, txn: int) -> str | None:
+        return None
+
+    def _group(self, table: str, partition: str, paths: list[str]) -> GroupOutline:
+        return GroupOutline(
+            table=table, partition=partition, signature=None, list_files=partial(map, self._file, paths)
         )
 
     def _file(self, path: str) -> PlannedFile:
@@ -174,7 +181,7 @@ def back_up(services: Services, execution: str = "run-1", version: str | None = 
     """One backup by the real steps."""
     state = acquire_lock(services, execution, {})
     run = Run.from_json(state["run"])
-    plan = plan_backup(services, run, "frozen", version, 0)
+    plan = plan_backup(services, run, "frozen", version, None, 0)
     for unit in range(plan["units"]):
         upload_partitions(services, run, {"unit": unit, "attempt": 0}, 0)
     complete_backup(services, run, "frozen", plan, version, Fence(), None)

@@ -4,15 +4,20 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
+from questdb_backup import keys
+from questdb_backup.catalog_store import read_catalog
 from questdb_backup.clock import format_timestamp, parse_timestamp
+from questdb_backup.codec import decode
 from questdb_backup.engine.definition import StateMachine
 from questdb_backup.engine.execution import Execution, ExecutionResult
 from questdb_backup.local.bundle import read_definition, substitutions, tasks
+from questdb_backup.manifest import Entry, Manifest, read_manifest, read_shard
 from questdb_backup.questdb.memory import InMemoryQuestDB
 from questdb_backup.services import Config, Services
-from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup, PlannedTable, TreeEntry
+from questdb_backup.source.base import EntryKind, GroupOutline, PlannedFile, PlannedTable, TreeEntry
 from questdb_backup.status.memory import MemoryStatusStore
 from questdb_backup.stores.counting import CountingStore
 from questdb_backup.stores.memory import MemoryObjectStore
@@ -25,6 +30,12 @@ class DictSource:
     """A root as a dictionary: path to bytes. ``db/<table>/<partition>/<file>`` are partitions."""
 
     files: dict[str, bytes] = field(default_factory=dict)
+    signatures: dict[tuple[str, str], str] = field(default_factory=dict)
+    records: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Of the tables' logs; a table's last one is its newest."""
+    listed: list[str] = field(default_factory=list)
+    """Paths that were planned: an unchanged partition's are not."""
+    reads: list[str] = field(default_factory=list)
 
     @property
     def tree(self) -> "DictSource":
@@ -44,27 +55,40 @@ class DictSource:
     def read(self, path: str, offset: int, length: int) -> bytes:
         if path not in self.files:
             raise FileNotFoundError(path)
+        self.reads.append(path)
         return self.files[path][offset : offset + length]
 
     def tables(self) -> Iterator[PlannedTable]:
         for table in sorted({self._group(path)[0] for path in self.files} - {""}):
-            yield PlannedTable(table=table, name=table, kind="wal")
+            last = max((txn for name, txn in self.records if name == table), default=None)
+            record = None if last is None else self.records[table, last]
+            yield PlannedTable(table=table, name=table, kind="wal", last_txn=last, txnlog_record=record)
 
-    def groups(self) -> Iterator[PlannedGroup]:
+    def outlines(self) -> Iterator[GroupOutline]:
         keys = {self._group(path) for path in self.files}
         for table, partition in sorted(keys, key=lambda key: (key[0] == "", key)):
-            yield PlannedGroup(
+            yield GroupOutline(
                 table=table,
                 partition=partition,
-                signature=None,
-                files=tuple(
-                    PlannedFile(
-                        path=path, kind=EntryKind.FILE, mode=0o644, size=len(self.files[path]), exact=True
-                    )
-                    for path in sorted(self.files)
-                    if self._group(path) == (table, partition)
-                ),
+                signature=self.signatures.get((table, partition)),
+                list_files=partial(self._planned, table, partition),
             )
+
+    def _planned(self, table: str, partition: str) -> Iterator[PlannedFile]:
+        for path in sorted(self.files):
+            if self._group(path) == (table, partition):
+                self.listed.append(path)
+                yield PlannedFile(
+                    path=path, kind=EntryKind.FILE, mode=0o644, size=len(self.files[path]), exact=True
+                )
+
+    def settled(self) -> Iterator[tuple[PlannedTable, Iterator[GroupOutline]]]:
+        for table in self.tables():
+            found = [o for o in self.outlines() if o.table == table.table and o.signature is not None]
+            yield table, iter(found[:-1])
+
+    def txnlog_record(self, table: str, txn: int) -> str | None:
+        return self.records.get((table, txn))
 
     def torn_tables(self) -> list[str]:
         return []
@@ -157,6 +181,33 @@ class Kit:
         output = json.loads(json.dumps(result.output))
         assert isinstance(output, dict)
         return output
+
+    def manifest(self, timestamp: str | None = None) -> Manifest:
+        """The manifest of a complete backup, by default the newest."""
+        catalog = read_catalog(self.inner, INSTANCE)
+        row = catalog.row(timestamp) if timestamp else catalog.latest_complete()
+        assert row is not None
+        assert row.manifest is not None
+        return read_manifest(self.inner, row.manifest)
+
+    def stored_files(self, timestamp: str | None = None) -> dict[str, bytes]:
+        """What a stranger would read from the store: every file of a backup, by default the newest."""
+        files = {}
+        for entry in self.entries(timestamp):
+            parts = []
+            for chunk in entry.chunks:
+                pack = self.inner.get(keys.pack(INSTANCE, chunk.pack)) if chunk.pack else b""
+                stored = pack[chunk.offset : chunk.offset + chunk.stored]
+                parts.append(decode(chunk.codec, stored, chunk.plain, chunk.digest))
+            files[entry.path] = b"".join(parts)
+        return files
+
+    def entries(self, timestamp: str | None = None) -> Iterator[Entry]:
+        """Everything that a backup's shards list."""
+        for table in self.manifest(timestamp).tables:
+            for shard in table.shards:
+                for group in read_shard(self.inner, shard):
+                    yield from group.entries
 
     def now(self) -> str:
         return format_timestamp(self.clock())

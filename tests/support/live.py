@@ -21,7 +21,7 @@ from questdb_backup.local.options import Options, Place
 from questdb_backup.local.runner import run_backup, run_restore
 from questdb_backup.questdb.base import CreateOutcome, Database, DatabaseState, Fence, ReleaseOutcome
 from questdb_backup.services import Services
-from questdb_backup.source.base import PlannedGroup, PlannedTable, Source, Tree, TreeEntry
+from questdb_backup.source.base import GroupOutline, PlannedTable, Source, Tree, TreeEntry
 from questdb_backup.steps.lock import drop_run_lease, take_lease
 from questdb_backup.steps.prune import prune_backups
 from questdb_backup.stores.base import ObjectStore
@@ -67,8 +67,14 @@ class WatchedSource:
     def tables(self) -> Iterator[PlannedTable]:
         return self._inner.tables()
 
-    def groups(self) -> Iterator[PlannedGroup]:
-        return self._inner.groups()
+    def outlines(self) -> Iterator[GroupOutline]:
+        return self._inner.outlines()
+
+    def settled(self) -> Iterator[tuple[PlannedTable, Iterator[GroupOutline]]]:
+        return self._inner.settled()
+
+    def txnlog_record(self, table: str, txn: int) -> str | None:
+        return self._inner.txnlog_record(table, txn)
 
     def torn_tables(self) -> list[str]:
         return self._inner.torn_tables()

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from tests.support.planned import planned_groups
 from tests.support.questdb_files import DAY, INT, START, OneTable, make_cv, make_log, make_meta, make_txn
 
 from questdb_backup.errors import SourceFileError
@@ -27,7 +28,7 @@ def source(
 
 
 def groups(table: OneTable, version: str | None = VERSION) -> list[PlannedGroup]:
-    return list(source(table, version).groups())
+    return list(planned_groups(source(table, version)))
 
 
 def planned(table: OneTable, version: str | None = VERSION) -> dict[str, PlannedFile]:
@@ -148,7 +149,7 @@ def test_index_files_are_listed_for_servers_that_cannot_make_them_anew(table: On
     assert not [path for path in planned(table) if path.endswith((".k", ".v"))]
     assert [
         path
-        for group in source(table, lists_indexes=True).groups()
+        for group in planned_groups(source(table, lists_indexes=True))
         for path in [file.path for file in group.files]
         if path.endswith("2024-01-01/s.k")
     ]

@@ -13,7 +13,7 @@ import pytest
 
 import questdb_backup
 from questdb_backup.cli import main as command
-from questdb_backup.cli.main import VERBS, build_parser, main
+from questdb_backup.cli.main import build_parser, load_verbs, main
 from questdb_backup.cli.verb import Outcome, Verb, no_arguments
 from questdb_backup.errors import BackupToolError, ConfigurationError, StoreUnavailableError
 from questdb_backup.local.options import Place
@@ -68,12 +68,12 @@ def test_help_lists_every_verb_with_what_it_does(capsys: pytest.CaptureFixture[s
         main(["--help"])
     assert ended.value.code == 0
     words = " ".join(capsys.readouterr().out.split())
-    for verb in VERBS:
+    for verb in load_verbs():
         assert f" {verb.name} {verb.help}" in words
 
 
 def test_the_documented_verbs_are_there_once() -> None:
-    names = [verb.name for verb in VERBS]
+    names = [verb.name for verb in load_verbs()]
     assert len(names) == len(set(names))
     assert {
         "backup",
@@ -88,7 +88,12 @@ def test_the_documented_verbs_are_there_once() -> None:
     } <= set(names)
 
 
-@pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
+def test_every_verb_is_found_by_its_name() -> None:
+    for verb in load_verbs():
+        assert load_verbs(verb.name) == (verb,)
+
+
+@pytest.mark.parametrize("verb", [verb.name for verb in load_verbs()])
 def test_every_verb_takes_the_common_options_and_every_setting(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

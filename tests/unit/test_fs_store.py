@@ -192,10 +192,9 @@ def test_opening_removes_day_old_leftovers_and_nothing_else(store: FsObjectStore
     assert len([*(root / "atomic").glob("*.lock")]) == 1
 
 
-def test_an_object_is_durable_before_it_appears_and_its_folders_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = FsObjectStore(tmp_path / "store", tmp_path / "store" / "atomic")
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced and linked, in order."""
     steps: list[str] = []
     real_sync, real_link = os.fsync, os.link
 
@@ -209,8 +208,29 @@ def test_an_object_is_durable_before_it_appears_and_its_folders_after(
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "link", link)
+    return steps
+
+
+def test_an_object_is_durable_before_it_appears_and_its_folders_after(
+    store: FsObjectStore, steps: list[str]
+) -> None:
     store.create("a/b/k", b"x")
     assert steps == ["sync questd", "sync store", "sync a", "link k", "sync b"]
+
+
+def test_a_folder_with_something_in_it_was_synced_by_who_put_it_there(
+    store: FsObjectStore, tmp_path: Path, steps: list[str]
+) -> None:
+    store.create("a/b/k", b"x")
+    (tmp_path / "store" / "a" / "empty").mkdir()  # its maker died before the sync
+    del steps[:]
+
+    again = FsObjectStore(tmp_path / "store", tmp_path / "store" / "atomic")
+    again.create("a/b/l", b"x")
+    assert steps == ["sync questd", "link l", "sync b"]
+    del steps[:]
+    again.create("a/empty/m", b"x")
+    assert steps == ["sync questd", "sync a", "link m", "sync empty"]
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])

@@ -133,7 +133,9 @@ def test_what_was_done_before_the_first_look_does_not_count_into_the_rate() -> N
 
 def test_in_a_terminal_the_bar_shows_bytes_and_goes_away() -> None:
     shown, out = console(terminal=True)
-    with BackupProgress(console=shown) as progress:
+    clock = Clock()
+    with BackupProgress(console=shown, clock=clock) as progress:
+        clock.now += 1
         progress.show(None)
         progress.show(
             LiveRun(run="r", token=1, holder="h", expires_at="", total_bytes=4 * 1024**2, done_bytes=1024**2)
@@ -142,6 +144,15 @@ def test_in_a_terminal_the_bar_shows_bytes_and_goes_away() -> None:
     text = out.getvalue()
     assert "1.0/4.0 MiB" in text
     assert text.endswith("\x1b[2K") or "\x1b[1A" in text
+
+
+def test_a_run_that_is_over_at_once_draws_no_bar() -> None:
+    shown, out = console(terminal=True)
+    with Progress("restore", console=shown, clock=Clock()) as progress:
+        progress.update(1, 2)
+        progress.update(2, 2)
+
+    assert out.getvalue() == ""
 
 
 def test_the_live_status_of_a_backup_becomes_a_line() -> None:

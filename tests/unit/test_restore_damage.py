@@ -44,7 +44,7 @@ def stored(tmp_path: Path) -> Services:
 @pytest.fixture(autouse=True)
 def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody cuts the power here, and a busy disk would be waited for."""
-    monkeypatch.setattr("questdb_backup.restore.staging.sync_file_system", lambda _descriptor: None)
+    monkeypatch.setattr("questdb_backup.restore.marks.sync_file_system", lambda _descriptor: None)
 
 
 @pytest.fixture
@@ -323,6 +323,22 @@ def test_a_manifest_that_lies_about_a_shard_is_refused(
 ) -> None:
     forge_groups(stored.store, group(entry("db/x", 5)), **lie)
     refuse(stored, new_root, "manifest|shard|free")
+
+
+@pytest.mark.parametrize("named", [0, 1])
+def test_a_manifest_that_leaves_out_a_pack_of_a_shard_is_refused(
+    stored: Services, new_root: Path, named: int
+) -> None:
+    """What no unit reads would be a hole in the restored file; another pack in its place is no better."""
+    chunk, info = stored_chunk(stored, b"x" * 1000, digest=digest_of(b"x" * 1000), codec="raw")
+    one = Entry(path="db/x", kind="f", mode=0o644, size=1000, chunks=(chunk,))
+    forge_groups(stored.store, group(one), packs={chunk.pack: info})
+    _, manifest = the_manifest(stored.store)
+    *others, evil = manifest.tables
+    lying = replace(evil.shards[0], packs=dict.fromkeys(list(manifest.packs)[:named], 5))
+    assert chunk.pack not in lying.packs
+    forge(stored.store, replace(manifest, tables=(*others, replace(evil, shards=(lying,)))))
+    refuse(stored, new_root, "needs other packs than the manifest says")
 
 
 @pytest.mark.parametrize("target", ["manifest", "catalog"])

@@ -18,7 +18,7 @@ from tests.support.backups import (
     restore_by_steps,
 )
 
-from questdb_backup import keys
+from questdb_backup import keys, packs
 from questdb_backup.errors import (
     ConfigurationError,
     NoRestorePointError,
@@ -60,7 +60,7 @@ def stored(origin: Path) -> Services:
 @pytest.fixture(autouse=True)
 def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody cuts the power here, and a busy disk would be waited for."""
-    monkeypatch.setattr("questdb_backup.restore.staging.sync_file_system", lambda _descriptor: None)
+    monkeypatch.setattr("questdb_backup.restore.marks.sync_file_system", lambda _descriptor: None)
 
 
 @pytest.fixture
@@ -70,7 +70,8 @@ def new_root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Units of one MiB, so that a small backup has many."""
+    """Packs and units of one MiB, so that a small backup has many."""
+    monkeypatch.setattr(packs, "PACK_BYTES", 1 << 20)
     monkeypatch.setattr(contents, "_SMALLEST_UNIT", 1 << 20)
     monkeypatch.setattr(contents, "UNIT_BYTES", 1 << 20)
 

@@ -1,6 +1,7 @@
 """The S3 store where the server refuses, is busy, tears, or does what it never answers."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -355,3 +356,17 @@ def test_each_answer_of_a_server_has_its_error(status: int, code: str, expected:
     error = translate_answer(status, code, "said so", "reading 'k' in s3://b")
     assert type(error) is expected
     assert "reading 'k' in s3://b" in str(error)
+
+
+def test_a_listing_that_is_slowed_down_between_its_pages_is_whole_or_an_error(
+    store: S3ObjectStore, behind: S3ObjectStore, proxy: FaultyProxy
+) -> None:
+    keys = {f"many/{number:05}" for number in range(1003)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: behind.create(key, b""), keys))
+    proxy.slow_down(key="continuation-token", times=1)
+    assert {item.key for item in store.list("many/")} == keys
+    assert len([path for _, path in proxy.requests if "list-type" in path]) == 3
+    proxy.slow_down(key="continuation-token", times=None)
+    with pytest.raises(StoreUnavailableError, match="listing 'many/'"):
+        list(store.list("many/"))

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from questdb_backup.errors import ConfigurationError
+from questdb_backup.gentle.priority import IoPriority
 from questdb_backup.schedule import Schedule
 from questdb_backup.settings import PROPERTIES, Settings, cpu_count, load_settings
 
@@ -27,6 +28,10 @@ def test_without_any_place_the_defaults_are_those_of_questdbs_page() -> None:
     assert settings.cleanup_keep_latest_n == 5
     assert settings.compression_level == 5
     assert settings.compression_threads == cpu_count() >= 1
+    assert settings.read_limit is None
+    assert (settings.nice, settings.io_priority) == (10, IoPriority.BEST_EFFORT)
+    assert settings.throttle is True
+    assert settings.throttle_wal_lag == 200
     assert settings.origins == {}
     assert settings.warnings == ()
 
@@ -44,6 +49,11 @@ def test_every_property_of_the_page_is_read_from_the_environment() -> None:
             "QDB_BACKUP_COMPRESSION_THREADS": "3",
             "QDB_BACKUP_INSTANCE_NAME": "gentle-forest-orchid",
             "QDB_BACKUP_RESTORE_TIMESTAMP": "2024-08-24",
+            "QDB_BACKUP_READ_LIMIT": "50M",
+            "QDB_BACKUP_NICE": "0",
+            "QDB_BACKUP_IO_PRIORITY": "idle",
+            "QDB_BACKUP_THROTTLE": "OFF",
+            "QDB_BACKUP_THROTTLE_WAL_LAG": "1000",
         },
         None,
     )
@@ -56,8 +66,19 @@ def test_every_property_of_the_page_is_read_from_the_environment() -> None:
     assert settings.compression_threads == 3
     assert settings.instance_name == "gentle-forest-orchid"
     assert settings.restore_timestamp == "2024-08-24T00:00:00.000000Z"
+    assert settings.read_limit == 50 << 20
+    assert (settings.nice, settings.io_priority) == (0, IoPriority.IDLE)
+    assert settings.throttle is False
+    assert settings.throttle_wal_lag == 1000
     assert settings.warnings == ()
     assert settings.origins["backup.enabled"] == "QDB_BACKUP_ENABLED"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1048576", 1 << 20), ("1024k", 1 << 20), ("1M", 1 << 20), ("2g", 2 << 30)]
+)
+def test_a_size_may_have_a_suffix(text: str, size: int) -> None:
+    assert load_settings({"read-limit": text}, {}, None).read_limit == size
 
 
 def test_each_property_has_a_field_of_its_own() -> None:
@@ -106,6 +127,19 @@ def test_a_blank_value_counts_as_not_given(blank: str | None) -> None:
         ("QDB_BACKUP_COMPRESSION_LEVEL", "high", "is not a whole number from 1 to 22"),
         ("QDB_BACKUP_COMPRESSION_LEVEL", "1_0", "is not a whole number from 1 to 22"),
         ("QDB_BACKUP_COMPRESSION_LEVEL", "٣", "is not a whole number from 1 to 22"),
+        *[
+            ("QDB_BACKUP_READ_LIMIT", text, "is not a number of bytes of at least 1M, say 50M or 1G")
+            for text in ("0", "1023K", "1000", "-1M", "5MB", "1.5M", "M", "٣M", "fast")
+        ],
+        (
+            "QDB_BACKUP_NICE",
+            "20",
+            r"backup\.nice=20 \(from QDB_BACKUP_NICE\) is not a whole number from 0 to 19",
+        ),
+        ("QDB_BACKUP_NICE", "-1", "is not a whole number from 0 to 19"),
+        ("QDB_BACKUP_IO_PRIORITY", "low", "is none of idle, best-effort, none"),
+        ("QDB_BACKUP_THROTTLE", "true", "is neither on nor off"),
+        ("QDB_BACKUP_THROTTLE_WAL_LAG", "0", "is not a whole number of at least 1"),
         ("QDB_BACKUP_COMPRESSION_THREADS", "0", "is not a whole number of at least 1"),
         ("QDB_BACKUP_CLEANUP_KEEP_LATEST_N", "0", "is not a whole number of at least 1"),
         ("QDB_BACKUP_ENABLED", "yes", "is neither true nor false"),

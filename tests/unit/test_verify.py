@@ -3,16 +3,28 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.support.backups import INSTANCE, back_up, forge, make_root, make_services, put_over, the_manifest
+from tests.support.backups import (
+    INSTANCE,
+    back_up,
+    forge,
+    forge_groups,
+    make_root,
+    make_services,
+    put_over,
+    the_manifest,
+)
 
-from questdb_backup import keys
-from questdb_backup.errors import ConfigurationError, NoRestorePointError
-from questdb_backup.packs import PackInfo
+from questdb_backup import keys, verify_packs
+from questdb_backup.codec import Codec, Encoded, digest_of
+from questdb_backup.errors import NoRestorePointError
+from questdb_backup.manifest import Entry, Group
+from questdb_backup.packs import PackInfo, PackWriter, read_index
 from questdb_backup.services import Services
 from questdb_backup.stores.counting import CountingStore
-from questdb_backup.verify import parse_read_data, verify
+from questdb_backup.verify import verify
 
 ALL = (1, 1)
 
@@ -48,7 +60,8 @@ def test_sound_backups_have_no_problem(stored: Services, read_data: tuple[int, i
     assert report.to_json()["ok"] is True
     assert report.problems == []
     assert report.backups == 2
-    assert counting.counts.list == counting.counts.put == counting.counts.delete == 0
+    assert counting.counts.list == counting.counts.delete == 0
+    assert counting.counts.put == (1 if read_data else 0)  # the catalog knows what was read
     _, manifest = the_manifest(stored.store)
     stored_bytes = sum(info.size for info in manifest.packs.values())
     assert (report.bytes > stored_bytes) == (read_data is not None)
@@ -136,20 +149,113 @@ def test_one_timestamp_verifies_one_backup(stored: Services) -> None:
 
 
 def test_parts_of_the_data_together_are_all_of_it(stored: Services) -> None:
-    keys_of = [newest_pack(stored), oldest_pack(stored)]
+    keys_of = {newest_pack(stored), oldest_pack(stored)}
     for key in keys_of:
         put_over(stored.store, key, flip(stored.store.get(key), 2))
-    found = [verify(stored, INSTANCE, None, (part, 2)).problems for part in (1, 2)]
-    assert [len(problems) for problems in found] == [1, 1]
-    assert found[0] != found[1]
+    found = [problem for part in (1, 2, 3) for problem in verify(stored, INSTANCE, None, (part, 3)).problems]
+    assert {problem.partition(" ")[0] for problem in found} == keys_of
+    assert len(found) == 2
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/2/3", "-1/2", "/"])
-def test_a_part_that_cannot_be_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no part"):
-        parse_read_data(text)
+def test_a_pack_that_was_swapped_with_another_is_found_without_reading_it(stored: Services) -> None:
+    old, new = oldest_pack(stored), newest_pack(stored)
+    data = stored.store.get(old)
+    put_over(stored.store, old, stored.store.get(new))
+    put_over(stored.store, new, data)
+    told = verify(stored, INSTANCE).problems
+    assert all(any(key in problem for problem in told) for key in (old, new))
 
 
-def test_parts_are_read_as_they_are_written() -> None:
-    assert parse_read_data(None) == parse_read_data("") == ALL
-    assert parse_read_data("2/7") == (2, 7)
+def test_an_older_pack_of_the_same_size_is_found_by_its_index(stored: Services, tmp_path: Path) -> None:
+    """As if the store had been set back: everything fits, but the bytes are of another day."""
+    other = make_services(make_root(tmp_path / "other"))
+    (tmp_path / "other/db/quotes~2/sym.c").write_bytes(b"SYMBOLS of quotes~2")
+    back_up(other)
+    old = oldest_pack(stored)
+    _, theirs = the_manifest(other.store)
+    replayed = other.store.get(keys.pack(INSTANCE, next(iter(theirs.packs))))
+    size = len(stored.store.get(old))
+    assert abs(len(replayed) - size) < 100
+    _, manifest = the_manifest(stored.store)
+    name = sorted(manifest.packs)[0]
+    put_over(stored.store, old, replayed)
+    info = PackInfo(len(replayed), digest_of(replayed))
+    forge(stored.store, replace(manifest, packs={**manifest.packs, name: info}))
+    told = verify(stored, INSTANCE, stored.now()).problems
+    assert any(f"has a chunk that is not in the index of {old}" in problem for problem in told)
+
+
+def test_a_reference_to_a_wrong_place_is_found_without_reading_the_data(stored: Services) -> None:
+    _, manifest = the_manifest(stored.store)
+    name = sorted(manifest.packs)[0]
+    row = max(read_index(stored.store.get(keys.pack(INSTANCE, name)), name), key=lambda chunk: chunk.stored)
+    wrong = row._replace(offset=row.offset + 1)
+    entry = Entry(path="db/evil~9/x", kind="f", mode=0o644, size=wrong.plain, chunks=(wrong,))
+    forge_groups(stored.store, Group(table="evil~9", partition="", signature=None, entries=(entry,)))
+    problems = verify(stored, INSTANCE, stored.now()).problems
+    assert len(problems) == 1
+    assert "'db/evil~9/x' has a chunk that is not in the index of" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("lie", "words"),
+    [
+        ({"groups": 7}, "other groups"),
+        ({"signatures": "0"}, "other signatures"),
+        ({"first": "00000000000000000009"}, "other partitions"),
+        ({"packs": {}}, "which the manifest does not name for the shard"),
+        ({"packs": "all"}, "other packs"),
+    ],
+)
+def test_what_the_manifest_says_of_a_shard_is_compared(
+    stored: Services, lie: dict[str, Any], words: str
+) -> None:
+    _, manifest = the_manifest(stored.store)
+    table = next(it for it in manifest.tables if it.table == "trades~1")
+    place = next(n for n, shard in enumerate(table.shards) if len(shard.packs) == 1)
+    if lie.get("packs") == "all":
+        lie = {"packs": dict.fromkeys(manifest.packs, 5)}
+    shard = table.shards[place]
+    shards = (*table.shards[:place], replace(shard, **lie), *table.shards[place + 1 :])
+    lying = (replace(it, shards=shards) if it is table else it for it in manifest.tables)
+    forge(stored.store, replace(manifest, tables=tuple(lying)))
+    problems = verify(stored, INSTANCE).problems
+    assert any(words in problem and shard.key in problem for problem in problems)
+
+
+def test_an_index_that_is_longer_than_the_first_look_is_read_whole(
+    stored: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_packs, "_TAIL_BYTES", 16)
+    assert verify(stored, INSTANCE).problems == []
+
+
+def test_indexes_that_do_not_fit_the_memory_are_read_again(
+    stored: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_packs, "_ROWS_KEPT", 1)
+    assert verify(stored, INSTANCE, None, ALL).problems == []
+
+
+def test_a_chunk_that_no_decoder_reads_is_found_though_the_digest_is_right(stored: Services) -> None:
+    """Written by a broken library: the pack is as it was stored, and nobody can restore from it."""
+    name = "20260101T000000.000000Z/0-0-0"
+    made: dict[str, bytes] = {}
+    writer = PackWriter(lambda _number: name, made.__setitem__)
+    chunk = writer.add(Encoded(digest_of(b"plain"), Codec.RAW, b"other", 5))
+    writer.flush()
+    stored.store.create(keys.pack(INSTANCE, name), made[name])
+    entry = Entry(path="db/evil~9/x", kind="f", mode=0o644, size=5, chunks=(chunk,))
+    group = Group(table="evil~9", partition="", signature=None, entries=(entry,))
+    forge_groups(stored.store, group, packs=writer.packs)
+    assert verify(stored, INSTANCE, stored.now()).ok
+    problems = verify(stored, INSTANCE, stored.now(), ALL).problems
+    assert problems == [f"{keys.pack(INSTANCE, name)} is damaged; needed by 'db/evil~9/x'"]
+
+
+def test_each_pack_is_read_once_and_nothing_else_of_it(stored: Services) -> None:
+    counting = CountingStore(stored.store)
+    verify(make_services(None, counting), INSTANCE, None, ALL)
+    _, manifest = the_manifest(stored.store)
+    shards = {shard.key for table in manifest.tables for shard in table.shards}
+    assert counting.counts.get <= len(manifest.packs) + 2 * len(shards) + 2 * 2 + 4

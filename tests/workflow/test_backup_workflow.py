@@ -12,10 +12,8 @@ from tests.support.kit import INSTANCE, DictSource, Kit
 from questdb_backup import keys
 from questdb_backup.catalog import Catalog, drop_lease, with_row
 from questdb_backup.catalog_store import read_catalog, update_catalog
-from questdb_backup.codec import decode
 from questdb_backup.errors import BackupToolError, LeaseLostError
 from questdb_backup.local.bundle import tasks
-from questdb_backup.manifest import Manifest, read_manifest, read_shard
 from questdb_backup.steps.guard import guard_checkpoint
 from questdb_backup.steps.lock import acquire_lock
 from questdb_backup.steps.run import keep_lease
@@ -29,35 +27,10 @@ def _files(partitions: int = 3, size: int = 2 * MIB + 5) -> dict[str, bytes]:
     return {**files, "db/t~1/s.c": b"symbols", "conf/server.conf": b"a=b\n", "db/_tab_index.d": bytes(8)}
 
 
-def _manifest(kit: Kit, timestamp: str) -> Manifest:
-    row = read_catalog(kit.inner, INSTANCE).row(timestamp)
-    assert row is not None
-    assert row.manifest is not None
-    return read_manifest(kit.inner, row.manifest)
-
-
-def _restored(kit: Kit, timestamp: str) -> dict[str, bytes]:
-    """What a stranger would read from the store: every file of a backup."""
-    files = {}
-    for table in _manifest(kit, timestamp).tables:
-        for shard in table.shards:
-            for group in read_shard(kit.inner, shard):
-                for entry in group.entries:
-                    parts = []
-                    for chunk in entry.chunks:
-                        stored = b""
-                        if chunk.pack:
-                            pack = kit.inner.get(keys.pack(INSTANCE, chunk.pack))
-                            stored = pack[chunk.offset : chunk.offset + chunk.stored]
-                        parts.append(decode(chunk.codec, stored, chunk.plain, chunk.digest))
-                    files[entry.path] = b"".join(parts)
-    return files
-
-
 def test_what_was_there_can_be_read_back() -> None:
     kit = Kit(DictSource(_files()))
     timestamp = kit.backed_up()["backup_timestamp"]
-    assert _restored(kit, timestamp) == kit.source.files
+    assert kit.stored_files(timestamp) == kit.source.files
     assert kit.database.read().checkpoint.in_progress is False
     assert kit.status.read(INSTANCE) is None
     assert read_catalog(kit.inner, INSTANCE).lease is None
@@ -71,7 +44,7 @@ def test_an_unchanged_root_stores_a_manifest_and_no_pack_and_no_shard() -> None:
     new = {found.key for found in kit.inner.list("_backup/")} - names
     assert [key.split("/")[2] for key in new] == ["manifests"]
     assert result["bytes_stored"] == 0
-    assert _manifest(kit, first).packs == _manifest(kit, result["backup_timestamp"]).packs
+    assert kit.manifest(first).packs == kit.manifest(result["backup_timestamp"]).packs
 
 
 def test_an_append_uploads_the_tail_only() -> None:
@@ -81,7 +54,7 @@ def test_an_append_uploads_the_tail_only() -> None:
     kit.source.files[path] += os.urandom(100)
     result = kit.backed_up()
     assert result["bytes_stored"] == 105
-    assert _restored(kit, result["backup_timestamp"]) == kit.source.files
+    assert kit.stored_files(result["backup_timestamp"]) == kit.source.files
 
 
 def test_a_rewritten_partition_under_another_name_is_found_by_content() -> None:
@@ -105,7 +78,7 @@ def test_files_larger_than_a_unit_come_back_whole(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("questdb_backup.units.UNIT_BYTES", MIB)
     kit = Kit(DictSource(_files(partitions=2, size=5 * MIB + 3)))
     timestamp = kit.backed_up()["backup_timestamp"]
-    assert _restored(kit, timestamp) == kit.source.files
+    assert kit.stored_files(timestamp) == kit.source.files
     assert kit.backed_up()["bytes_stored"] == 0
 
 
@@ -236,7 +209,7 @@ def test_retention_removes_the_oldest_in_the_safe_order() -> None:
     catalog = read_catalog(kit.inner, INSTANCE)
     assert {str(catalog.row(gone).status) for gone in made[:2]} == {"cleanup complete"}  # type: ignore[union-attr]
     for row in catalog.complete_rows():
-        _restored(kit, row.backup_timestamp)
+        kit.stored_files(row.backup_timestamp)
     assert len(list(kit.inner.list(f"_backup/{INSTANCE}/manifests/"))) == 2
 
 
@@ -253,6 +226,7 @@ def test_what_a_dead_run_left_is_swept_after_the_grace() -> None:
     failed = kit.backup(CompleteBackup=lambda _event: raise_injected("complete"))
     assert failed.status == "FAILED"
     left = len(list(kit.inner.list(f"_backup/{INSTANCE}/packs/")))
+    kit.source.files[f"db/t~1/{20260101:020d}/x.d"] = os.urandom(MIB)
     kit.clock.forward(hours=1)
     kit.backed_up()
     kit.clock.forward(hours=49)
@@ -288,12 +262,12 @@ def test_a_prune_that_dies_at_any_call_leaves_every_backup_restorable_and_is_fin
         assert kit.backup(PruneBackups=prune).status == "SUCCEEDED"
         catalog = read_catalog(kit.inner, INSTANCE)
         for row in catalog.complete_rows():
-            _restored(kit, row.backup_timestamp)
+            kit.stored_files(row.backup_timestamp)
         kit.clock.forward(hours=60)
         last = kit.backed_up()["backup_timestamp"]
         kit.clock.forward(hours=60)
         kit.backed_up()
-        assert _restored(kit, read_catalog(kit.inner, INSTANCE).complete_rows()[-1].backup_timestamp)
+        assert kit.stored_files()
         assert len(read_catalog(kit.inner, INSTANCE).complete_rows()) == 1, last
         statuses = {str(row.status) for row in read_catalog(kit.inner, INSTANCE).rows}
         assert statuses <= {"backup complete", "cleanup complete", "cleanup in progress"}, number

@@ -61,7 +61,9 @@ def successors(state: Json, source: str) -> list[str]:
     return following + [catcher["Next"] for catcher in state.get("Catch", [])]
 
 
-def reached(start: str, source: str, *, stop_at_release: bool = False) -> set[str]:
+def reached(
+    start: str, source: str, *, stop_at_release: bool = False, stop_at: str | None = None
+) -> set[str]:
     """The states that a run can come to from here; with `stop_at_release` not past a release."""
     seen: set[str] = set()
     ahead = [start]
@@ -70,7 +72,7 @@ def reached(start: str, source: str, *, stop_at_release: bool = False) -> set[st
         if name in seen:
             continue
         seen.add(name)
-        if not (stop_at_release and BACKUP[name].get("Resource") == RELEASE):
+        if name != stop_at and not (stop_at_release and BACKUP[name].get("Resource") == RELEASE):
             ahead += successors(BACKUP[name], source)
     return seen
 
@@ -90,10 +92,10 @@ def test_a_frozen_copy_never_comes_to_a_state_that_creates_a_checkpoint() -> Non
     assert "CreateCheckpoint" not in reached("AcquireLock", "frozen")
 
 
-@pytest.mark.parametrize("source", ["path", "ebs"])
-def test_a_run_on_a_server_cannot_plan_without_a_checkpoint(source: str) -> None:
-    before = reached("AcquireLock", source) - reached("CreateCheckpoint", source)
-    assert "PlanBackup" not in before
+def test_only_a_live_root_is_planned_before_there_is_a_checkpoint() -> None:
+    for source, early in (("path", True), ("ebs", False)):
+        before = reached("AcquireLock", source, stop_at="CreateCheckpoint")
+        assert ("PlanBackup" in before) is early
 
 
 def test_no_state_after_the_lock_can_change_the_source_the_run_or_the_fence() -> None:

@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from questdb_backup.codec import compress_text
 from questdb_backup.engine.history import HISTORY_LIMIT
 from questdb_backup.engine.payload import PAYLOAD_LIMIT
 from questdb_backup.services import Services
-from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup, PlannedTable
+from questdb_backup.source.base import EntryKind, GroupOutline, PlannedFile, PlannedTable
 from questdb_backup.steps.lock import acquire_lock
 from questdb_backup.steps.plan import plan_backup
 from questdb_backup.steps.run import Run
@@ -34,24 +35,20 @@ class Sizes(DictSource):
     def tables(self) -> Iterator[PlannedTable]:
         yield PlannedTable(table="t~1", name="t", kind="wal")
 
-    def groups(self) -> Iterator[PlannedGroup]:
-        partitions, files, size = self._shape
-        for number in range(partitions):
-            yield PlannedGroup(
+    def outlines(self) -> Iterator[GroupOutline]:
+        for number in range(self._shape[0]):
+            yield GroupOutline(
                 table="t~1",
                 partition=f"{number:020d}",
                 signature=None,
-                files=tuple(
-                    PlannedFile(
-                        path=f"db/t~1/2026-{number}/column_{index}.d",
-                        kind=EntryKind.FILE,
-                        mode=0o644,
-                        size=size,
-                        exact=True,
-                    )
-                    for index in range(files)
-                ),
+                list_files=partial(self._columns, number),
             )
+
+    def _columns(self, number: int) -> Iterator[PlannedFile]:
+        _, files, size = self._shape
+        for index in range(files):
+            path = f"db/t~1/2026-{number}/column_{index}.d"
+            yield PlannedFile(path=path, kind=EntryKind.FILE, mode=0o644, size=size, exact=True)
 
 
 class Weighed:
@@ -73,12 +70,12 @@ def test_ten_tebibytes_stay_within_the_limits_of_step_functions(capsys: pytest.C
     def upload(event: dict[str, Any]) -> dict[str, Any]:
         payload(event)
         run, number = event["run"]["backup_timestamp"], event["item"]["unit"]
-        result = UnitResult(number=number, attempt=0, packs={}, counters={"units": 1}, groups=())
+        result = UnitResult(number=number, attempt=0, packs={}, counters={"units": 1}, items=())
         kit.store.create(keys.result(INSTANCE, run, number, 0), encode_result(result))
         return {}
 
     def plan(event: dict[str, Any]) -> Any:
-        seen.update(payload(_plan(kit.services, Run.from_json(payload(event)["run"]))))
+        seen.update(payload(_plan(kit.services, payload(event))))
         return seen
 
     result = kit.backup(PlanBackup=plan, UploadPartitions=upload)
@@ -93,8 +90,9 @@ def test_ten_tebibytes_stay_within_the_limits_of_step_functions(capsys: pytest.C
         print(f"\n10 TiB: {seen['units']} units, {result.events} events, at most {payload.largest} bytes")
 
 
-def _plan(services: Services, run: Run) -> dict[str, Any]:
-    return plan_backup(services, run, "path", "9.3.4", 0)
+def _plan(services: Services, event: dict[str, Any]) -> dict[str, Any]:
+    run = Run.from_json(event["run"])
+    return plan_backup(services, run, "path", "9.3.4", event["fence"]["started_at"], 0)
 
 
 class Forgetful:
@@ -113,10 +111,10 @@ class Forgetful:
 def _peak(files: int) -> int:
     kit = Kit(Sizes(partitions=files // 100, files=100, size=1 << 20))
     services = kit.make_services(store=Forgetful(kit.store))
-    run = Run.from_json(acquire_lock(services, "execution", {})["run"])
+    run = acquire_lock(services, "execution", {})["run"]
     tracemalloc.start()
     try:
-        plan = _plan(services, run)
+        plan = _plan(services, {"run": run, "fence": {"started_at": "2026-01-01T00:00:00.000000Z"}})
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

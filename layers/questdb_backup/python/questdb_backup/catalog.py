@@ -96,8 +96,8 @@ class Catalog:
     """The state of one backup instance.
 
     ``last_scheduled_time`` is the newest tick of the schedule that started a backup. ``damaged_packs``
-    were found missing or damaged: no new backup refers to them. ``read_shares`` is what `verify` has
-    read of the data, share by share.
+    (and shards, by their keys) were found missing or damaged: no new backup refers to them.
+    ``read_shares`` is what `verify` has read of the data, share by share.
     """
 
     instance: str

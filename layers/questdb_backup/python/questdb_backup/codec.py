@@ -1,31 +1,37 @@
 """Chunks: how plain bytes become stored bytes, and back.
 
-A chunk carries the BLAKE3 digest of its plain bytes. Codecs: ``zero`` (all bytes are zero: nothing
-is stored), ``zstd`` (one Zstandard frame), ``raw`` (as it is, where compression does not pay).
+A chunk carries the BLAKE3 digest of its plain bytes and the name of its codec. Which codecs there are and
+what each stores is in `questdb_backup.codecs`; docs/FORMAT.md says how to read them without this program.
 """
 
-import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 import zstandard
 from blake3 import blake3
 
+from questdb_backup.codecs import choice, decimal, frames, pco, shuffle
+from questdb_backup.codecs.base import Buffer, Codec, Plan
 from questdb_backup.errors import DamagedBackupError, UnsupportedFormatError
+
+__all__ = [
+    "CHUNK_BYTES",
+    "Codec",
+    "Encoded",
+    "compress_text",
+    "decode",
+    "decompress_text",
+    "digest_of",
+    "encode",
+    "pack",
+]
 
 CHUNK_BYTES = 1 << 20
 """Files are cut at multiples of this, so that an append changes the last chunk only."""
 
 _ZEROS = bytes(CHUNK_BYTES)
-_local = threading.local()
-
-
-class Codec(StrEnum):
-    """Names of the codecs, as they stand in shards and pack indexes."""
-
-    ZERO = "zero"
-    ZSTD = "zstd"
-    RAW = "raw"
+_TOLERANCE = 1.2
+_ALLOWANCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,52 +44,56 @@ class Encoded:
     plain_length: int
 
 
-def digest_of(data: bytes) -> str:
+def digest_of(data: Buffer) -> str:
     """BLAKE3, 32 bytes in hex."""
     return blake3(data).hexdigest()
 
 
-def encode(plain: bytes, level: int, digest: str | None = None) -> Encoded:
-    """Encode a chunk, decode it again and compare the digest: nothing unverified is stored.
+def encode(plain: Buffer, level: int, digest: str | None = None, column_type: str | None = None) -> Encoded:
+    """Encode a chunk, decode it again and compare the digest: nothing unverified is given back.
 
-    ``digest`` is the plain bytes' where the caller has it. Raise DamagedBackupError where the
-    decoded bytes differ (a broken library, a flipped bit in memory).
+    ``level`` is that of ``backup.compression.level``, 1-22. ``digest`` is the plain bytes' where the caller
+    has it; ``column_type`` is `PlannedFile.column_type`, a hint. Never more is stored than ``plain``. Raise
+    DamagedBackupError where even a copy of the bytes does not match the digest (a flipped bit in memory).
     """
     digest = digest or digest_of(plain)
-    if plain == _ZEROS[: len(plain)]:
+    if _is_zero(plain):
         return Encoded(digest, Codec.ZERO, b"", len(plain))
-    frame = _compressor(level).compress(plain)
-    if len(frame) >= len(plain):
-        return Encoded(digest, Codec.RAW, plain, len(plain))
-    decode(Codec.ZSTD, frame, len(plain), digest)
-    return Encoded(digest, Codec.ZSTD, frame, len(plain))
+    for codec, stored in _attempts(plain, level, column_type):
+        if len(stored) < len(plain) and _decodes(codec, stored, len(plain), digest):
+            return Encoded(digest, codec, stored, len(plain))
+    raw = bytes(plain)
+    decode(Codec.RAW, raw, len(raw), digest)
+    return Encoded(digest, Codec.RAW, raw, len(raw))
 
 
-def decode(codec: str, stored: bytes, plain_length: int, digest: str) -> bytes:
-    """The plain bytes of a chunk, never more than ``plain_length`` of them.
+def decode(codec: str, stored: Buffer, plain_length: int, digest: str) -> bytes:
+    """The plain bytes of a chunk; no more is allocated than a few times ``plain_length``.
 
     Raise DamagedBackupError where they do not match the digest, UnsupportedFormatError for a codec
     that this version does not know.
     """
-    if codec == Codec.ZSTD:
-        try:
-            # A size in the frame's header would win over max_output_size: a bomb declares gigabytes.
-            if zstandard.frame_content_size(stored) not in (plain_length, -1):
-                raise DamagedBackupError(
-                    f"chunk {digest[:16]} declares another size than its {plain_length} bytes"
-                )
-            plain = _decompressor().decompress(stored, max_output_size=max(plain_length, 1))
-        except zstandard.ZstdError as error:
-            raise DamagedBackupError(f"chunk {digest[:16]} cannot be decompressed: {error}") from error
-    elif codec == Codec.RAW:
-        plain = bytes(stored)
-    elif codec == Codec.ZERO:
-        plain = bytes(plain_length)
-    else:
-        raise UnsupportedFormatError(f"codec '{codec}' is unknown", "use a newer questdb-backup")
+    try:
+        plain = _unpack(codec, bytes(stored), plain_length)
+    except DamagedBackupError as error:
+        raise DamagedBackupError(f"chunk {digest[:16]} ({codec}): {error}") from error
     if len(plain) != plain_length or digest_of(plain) != digest:
         raise DamagedBackupError(f"chunk {digest[:16]} does not match its digest")
     return plain
+
+
+def pack(plan: Plan, plain: Buffer) -> bytes | None:
+    """The stored bytes by a plan; None where its codec does not fit the bytes, or its library fails."""
+    if plan.codec is Codec.ZSTD:
+        return frames.pack(plain, plan.level)
+    if plan.codec in shuffle.WIDTHS:
+        return shuffle.pack(plain, shuffle.WIDTHS[plan.codec], plan.level)
+    try:
+        if plan.codec is Codec.PCO:
+            return pco.pack(plain, plan.dtype, plan.level, plan.spec)
+        return decimal.pack(plain, plan)
+    except DamagedBackupError:
+        return None
 
 
 def compress_text(data: bytes) -> bytes:
@@ -102,16 +112,45 @@ def decompress_text(data: bytes, limit: int = 1 << 30) -> bytes:
         raise DamagedBackupError(f"a compressed object cannot be read: {error}") from error
 
 
-def _compressor(level: int) -> zstandard.ZstdCompressor:
-    """One compressor per thread and level: they are not safe to share between threads."""
-    made: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
-    if level not in made:
-        made[level] = zstandard.ZstdCompressor(level=level, write_checksum=False)
-    return made[level]
+def _is_zero(plain: Buffer) -> bool:
+    """Look at the first bytes before the whole is copied to be compared."""
+    head = bytes(plain[:64])
+    return head == _ZEROS[: len(head)] and bytes(plain) == bytes(len(plain))
 
 
-def _decompressor() -> zstandard.ZstdDecompressor:
-    made = _local.__dict__.get("decompressor")
-    if made is None:
-        made = _local.decompressor = zstandard.ZstdDecompressor()
-    return made
+def _attempts(plain: Buffer, level: int, column_type: str | None) -> Iterator[tuple[Codec, bytes]]:
+    """Stored forms of a chunk, best first; more are made only where one misses its sample, or is refused."""
+    made: list[tuple[Codec, bytes]] = []
+    for plan in choice.plans(plain, level, column_type):
+        stored = pack(plan, plain)
+        if stored is None:
+            continue
+        made.append((plan.codec, stored))
+        if len(stored) <= _TOLERANCE * plan.expected + _ALLOWANCE:
+            yield from sorted(made, key=lambda pair: len(pair[1]))
+            made = []
+    yield from sorted(made, key=lambda pair: len(pair[1]))
+
+
+def _unpack(codec: str, stored: bytes, plain_length: int) -> bytes:
+    if codec == Codec.RAW:
+        return stored
+    if codec == Codec.ZERO:
+        return bytes(plain_length)
+    if codec == Codec.ZSTD:
+        return frames.unpack(stored, plain_length)
+    if codec in shuffle.WIDTHS:
+        return shuffle.unpack(stored, shuffle.WIDTHS[Codec(codec)], plain_length)
+    if codec == Codec.PCO:
+        return pco.decompress(stored, plain_length).tobytes()
+    if codec in (Codec.PCO_DECIMAL, Codec.ZSTD_SHUFFLE_DECIMAL):
+        return decimal.unpack(codec, stored, plain_length)
+    raise UnsupportedFormatError(f"codec '{codec}' is unknown", "use a newer questdb-backup")
+
+
+def _decodes(codec: Codec, stored: bytes, plain_length: int, digest: str) -> bool:
+    try:
+        decode(codec, stored, plain_length, digest)
+    except DamagedBackupError:
+        return False
+    return True

@@ -7,8 +7,6 @@ stack that made it. On one machine ``db/.backup_instance_name`` holds the name; 
 import json
 import os
 import random
-import secrets
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,7 +116,7 @@ def _choose(known: list[Instance], name: str | None, data_id: str | None, stack_
 
 
 def _unused_name(taken: set[str]) -> str:
-    source: random.Random = secrets.SystemRandom()
+    source = random.SystemRandom()
     while (name := new_instance_name(source)) in taken:
         pass
     return name
@@ -177,6 +175,8 @@ def _name_of_root(store: ObjectStore, root: Path) -> str:
 
 def _write_name(root: Path, name: str, *, claim: bool) -> None:
     """Leave the name in the root, whole and durable; ``claim`` lets a file that is there stand."""
+    import tempfile
+
     path = root / NAME_FILE
     handle, temporary = tempfile.mkstemp(prefix=".backup_instance_name.", dir=path.parent)
     try:

@@ -26,6 +26,11 @@ def shard(instance: str, digest: str, run: str) -> str:
     return f"{PREFIX}/{instance}/tables/{digest[:2]}/{digest}-{to_key(run)}.jsonl.zst"
 
 
+def shards(instance: str) -> str:
+    """What the keys of all shards begin with."""
+    return f"{PREFIX}/{instance}/tables/"
+
+
 def pack_name(run: str, unit: int, attempt: int, number: int) -> str:
     """A pack's name as chunks refer to it; unique to the run and the attempt."""
     return f"{to_key(run)}/{unit}-{attempt}-{number}"
@@ -44,6 +49,16 @@ def run_prefix(instance: str, run: str) -> str:
 def plan(instance: str, run: str) -> str:
     """The work list: one JSON array, an item per unit."""
     return f"{run_prefix(instance, run)}/plan.json"
+
+
+def settled_plan(instance: str, run: str) -> str:
+    """The work list of what is stored before the checkpoint, as `plan` is one."""
+    return f"{run_prefix(instance, run)}/settled.json"
+
+
+def settled_index(instance: str, run: str) -> str:
+    """Which partitions those are, with their signatures and units."""
+    return f"{run_prefix(instance, run)}/settled-index"
 
 
 def plan_tables(instance: str, run: str, attempt: int) -> str:

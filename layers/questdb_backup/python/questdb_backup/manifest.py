@@ -65,6 +65,14 @@ class ShardRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptShard:
+    """A shard of the previous backup that holds as it is: it stands for its groups."""
+
+    table: str
+    shard: ShardRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableRef:
     """A table of a backup; the table "" holds the root's own files."""
 
@@ -179,14 +187,21 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
 def decode_group(line: bytes) -> Group:
     """The inverse of `encode_group`, checked. Raise DamagedBackupError."""
     try:
-        value = json.loads(line)
+        return group_from_json(json.loads(line))
+    except (ValueError, RecursionError) as error:
+        raise DamagedBackupError(f"a shard's line cannot be read: {error!r}") from error
+
+
+def group_from_json(value: Any) -> Group:
+    """A parsed line of a shard, checked. Raise DamagedBackupError."""
+    try:
         return Group(
             table=_text(value["table"]),
             partition=_text(value["partition"]),
             signature=value["signature"],
             entries=tuple(_entry_from_json(entry) for entry in value["entries"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DamagedBackupError(f"a shard's line cannot be read: {error!r}") from error
 
 

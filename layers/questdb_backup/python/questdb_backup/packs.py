@@ -1,4 +1,4 @@
-"""Packs: objects of up to 64 MiB that hold many chunks, with their index at the end.
+"""Packs: objects of up to 32 MiB that hold many chunks, with their index at the end.
 
 Layout: the stored chunks one after the other; a Zstandard frame with the index, a JSON array of
 ``[offset, stored length, plain length, digest, codec]``; the frame's length as 4 bytes little
@@ -8,6 +8,7 @@ endian; the 4 bytes ``QBP1``. Readers need the index only to rebuild what shards
 import json
 import struct
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from questdb_backup.codec import Codec, Encoded, compress_text, decompress_text,
 from questdb_backup.errors import DamagedBackupError
 
 MAGIC = b"QBP1"
-PACK_BYTES = 64 << 20
+PACK_BYTES = 32 << 20
+"""Half of what a worker could hold: the next pack fills while this one is on its way."""
 _TAIL = struct.Struct("<I4s")
 
 
@@ -54,36 +56,61 @@ class PackInfo:
 
 
 class PackWriter:
-    """Gathers chunks into packs and hands each full one to ``put(name, data)``."""
+    """Gathers chunks into packs and hands each full one to ``put(name, data)``, on a thread of its own.
+
+    One pack is on its way at a time. Use it as a context manager; an error of ``put`` comes out of the
+    next call of `add` or `flush`.
+    """
 
     def __init__(self, name: Callable[[int], str], put: Callable[[str, bytes], None]) -> None:
         self._name = name
         self._put = put
-        self._buffer = bytearray()
+        self._parts: list[bytes] = []
+        self._size = 0
         self._index: list[list[int | str]] = []
+        self._sender = ThreadPoolExecutor(1, thread_name_prefix="pack")
+        self._sending: Future[None] | None = None
         self.packs: dict[str, PackInfo] = {}
+
+    def __enter__(self) -> "PackWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sender.shutdown(wait=True)
 
     def add(self, chunk: Encoded) -> ChunkRef:
         """Place a chunk; the pack it lands in may be written later, at the latest by `flush`."""
         if chunk.codec is Codec.ZERO:
             return ChunkRef("", 0, 0, chunk.plain_length, chunk.digest, chunk.codec)
-        if self._buffer and len(self._buffer) + len(chunk.stored) > PACK_BYTES:
-            self.flush()
-        name, offset = self._name(len(self.packs)), len(self._buffer)
-        self._buffer += chunk.stored
+        if self._size and self._size + len(chunk.stored) > PACK_BYTES:
+            self._send()
+        name, offset = self._name(len(self.packs)), self._size
+        self._parts.append(chunk.stored)
+        self._size += len(chunk.stored)
         self._index.append([offset, len(chunk.stored), chunk.plain_length, chunk.digest, chunk.codec])
         return ChunkRef(name, offset, len(chunk.stored), chunk.plain_length, chunk.digest, chunk.codec)
 
     def flush(self) -> None:
-        """Write what is gathered."""
-        if not self._buffer:
-            return
+        """Write what is gathered, and wait until all of it is stored."""
+        if self._size:
+            self._send()
+        self._wait()
+
+    def _send(self) -> None:
         index = compress_text(json.dumps(self._index, separators=(",", ":")).encode())
-        self._buffer += index + _TAIL.pack(len(index), MAGIC)
-        name, data = self._name(len(self.packs)), bytes(self._buffer)
-        self._buffer, self._index = bytearray(), []
-        self._put(name, data)
+        name, data = (
+            self._name(len(self.packs)),
+            b"".join((*self._parts, index, _TAIL.pack(len(index), MAGIC))),
+        )
+        self._parts, self._size, self._index = [], 0, []
+        self._wait()
         self.packs[name] = PackInfo(len(data), digest_of(data))
+        self._sending = self._sender.submit(self._put, name, data)
+
+    def _wait(self) -> None:
+        if self._sending is not None:
+            sent, self._sending = self._sending, None
+            sent.result()
 
 
 def read_index(data: bytes, name: str) -> list[ChunkRef]:

@@ -5,6 +5,7 @@ Which adapters these are is decided in one place, `bootstrap`; tests put others 
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from questdb_backup.clock import Clock, format_timestamp, system_clock
 from questdb_backup.errors import ConfigurationError
+from questdb_backup.gentle.base import NoThrottle, Throttle
 from questdb_backup.questdb.base import Database
 from questdb_backup.source.base import Source
 from questdb_backup.status.base import StatusStore
@@ -43,6 +45,7 @@ class Config:
     grace_seconds: float = GRACE_SECONDS
     keep_latest_n: int = 5
     compression_level: int = 5
+    compression_threads: int = 2
     max_concurrency: int = 2
     restore_root: Path | None = None
     object_store: str | None = field(default=None, repr=False)
@@ -69,6 +72,10 @@ class NoMetrics:
         """Do nothing."""
 
 
+def _leave_priorities() -> None:
+    """Nothing else runs beside a Lambda."""
+
+
 @dataclass(kw_only=True)
 class Services:
     """Configuration and adapters. The factories are called once, at the first use."""
@@ -79,6 +86,9 @@ class Services:
     make_database: Callable[[], Database]
     make_source: Callable[[str | None], Source]
     """Given the server version, the source of the files."""
+    make_throttle: Callable[[], Throttle] = NoThrottle
+    lower_priorities: Callable[[], None] = _leave_priorities
+    """Lowers the calling thread; a worker calls it before it reads, again and again does no harm."""
     metrics: Metrics = field(default_factory=NoMetrics)
     clock: Clock = system_clock
 
@@ -86,6 +96,11 @@ class Services:
     def store(self) -> ObjectStore:
         """The object store of ``backup.object.store``."""
         return self.make_store()
+
+    @cached_property
+    def codec_pool(self) -> ThreadPoolExecutor:
+        """Where chunks are encoded and decoded: ``backup.compression.threads`` for all workers together."""
+        return ThreadPoolExecutor(self.config.compression_threads, thread_name_prefix="codec")
 
     @cached_property
     def status(self) -> StatusStore:
@@ -96,6 +111,11 @@ class Services:
     def database(self) -> Database:
         """The server."""
         return self.make_database()
+
+    @cached_property
+    def throttle(self) -> Throttle:
+        """What a worker asks before it reads from the source."""
+        return self.make_throttle()
 
     def now(self) -> str:
         """This machine's clock, as a timestamp."""

@@ -7,6 +7,7 @@ an error can name it.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -21,6 +22,8 @@ from questdb_backup.properties import parse_properties
 from questdb_backup.schedule import Schedule, check_time_zone
 
 _ENVIRONMENT_PREFIX = "QDB_BACKUP_"
+_SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_LEAST_READ_LIMIT = 1 << 20
 _ALWAYS_ON = ("backup.enable.partition.hashes", "backup.verify.partition.hashes")
 
 
@@ -47,6 +50,15 @@ class Settings:
     compression_threads: int = field(default_factory=cpu_count)
     instance_name: str | None = None
     restore_timestamp: str | None = None
+    read_limit: int | None = None
+    """Bytes per second; None is no limit."""
+    nice: int = 10
+    io_priority: str = "best-effort"
+    """A word of `IoPriority`."""
+    throttle: bool = True
+    """Whether the reading of a live root gives way to the server."""
+    throttle_wal_lag: int = 200
+    """Transactions: about what QuestDB applies to a table in one go."""
     origins: Mapping[str, str] = field(default_factory=dict)
     """Property name to the place that gave it; a property with its default is not in it."""
     warnings: tuple[str, ...] = ()
@@ -110,6 +122,29 @@ def _read_number(low: int, high: int | None = None) -> Callable[[str], int]:
     return read
 
 
+def _read_switch(text: str) -> bool:
+    if text.lower() not in ("on", "off"):
+        raise ValueError("is neither on nor off")
+    return text.lower() == "on"
+
+
+def _read_word(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"is none of {', '.join(words)}")
+        return text.lower()
+
+    return read
+
+
+def _read_size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,12})([KMG]?)", text, re.IGNORECASE)
+    size = int(match[1]) * _SIZES[match[2].upper()] if match else 0
+    if size < _LEAST_READ_LIMIT:
+        raise ValueError("is not a number of bytes of at least 1M, say 50M or 1G")
+    return size
+
+
 def _read_cron(text: str) -> str:
     parse_cron(text)
     return text
@@ -140,6 +175,11 @@ PROPERTIES = (
     Property(name="backup.compression.threads", read=_read_number(1)),
     Property(name="backup.instance.name", read=_read_instance_name),
     Property(name="backup.restore.timestamp", read=_read_timestamp),
+    Property(name="backup.read.limit", read=_read_size),
+    Property(name="backup.nice", read=_read_number(0, 19)),
+    Property(name="backup.io.priority", read=_read_word("idle", "best-effort", "none")),
+    Property(name="backup.throttle", read=_read_switch),
+    Property(name="backup.throttle.wal.lag", read=_read_number(1)),
 )
 _NAMES = tuple(known.name for known in PROPERTIES)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from questdb_backup.codec import digest_of
-from questdb_backup.manifest import Entry, Group, ShardRef, encode_group, fold_signatures
+from questdb_backup.manifest import Entry, Group, KeptShard, ShardRef, encode_group, fold_signatures
 
 PARTITIONS_PER_SHARD = 32
 CHUNKS_PER_SHARD = 8192
@@ -34,6 +34,15 @@ class ShardCutter:
         self._chunks += sum(len(entry.chunks) for entry in group.entries)
         full = self._chunks >= CHUNKS_PER_SHARD
         return self.finish(closed=True) if full or _is_mark(group.partition) else None
+
+    def take(self, item: Group | KeptShard) -> Iterator[ShardRef]:
+        """Take what comes next; give the shards that it completes. A kept shard is one, and ends another."""
+        if isinstance(item, KeptShard):
+            if before := self.finish(closed=True):
+                yield before
+            yield item.shard
+        elif shard := self.add(item):
+            yield shard
 
     def finish(self, *, closed: bool = False) -> ShardRef | None:
         """The shard of what is gathered; None where nothing is."""
@@ -73,10 +82,16 @@ def _is_mark(partition: str) -> bool:
     return int(digest_of(partition.encode())[:8], 16) % PARTITIONS_PER_SHARD == 0
 
 
-def merge_groups(parts: Iterable[Group]) -> Iterator[Group]:
+def merge_groups(parts: Iterable[Group | KeptShard]) -> Iterator[Group | KeptShard]:
     """Join what units cut apart: consecutive parts of one group, and pieces of one file in it."""
     pending: Group | None = None
     for part in parts:
+        if isinstance(part, KeptShard):
+            if pending:
+                yield pending
+            pending = None
+            yield part
+            continue
         if pending and (pending.table, pending.partition) == (part.table, part.partition):
             pending = _join(pending, part)
             continue

@@ -5,12 +5,12 @@ Both are Zstandard-compressed JSON lines in the run's scratch: a header, then on
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from questdb_backup.codec import CHUNK_BYTES, compress_text, decompress_text
 from questdb_backup.errors import DamagedBackupError
-from questdb_backup.manifest import Group, ShardRef, decode_group, encode_group
+from questdb_backup.manifest import Group, KeptShard, ShardRef, encode_group, group_from_json
 from questdb_backup.packs import PackInfo
 from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup
 
@@ -43,12 +43,41 @@ class UnitGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SettledPart:
+    """A partition that units ``first`` to ``last`` of this run stored before the checkpoint."""
+
+    table: str
+    partition: str
+    first: int
+    last: int
+
+
+KeptItem = Group | KeptShard | SettledPart
+PlannedItem = PlannedGroup | KeptItem
+UnitItem = UnitGroup | KeptItem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One worker's share: groups, and the shards of the previous backup that may hold their chunks."""
+    """One worker's share, in order: groups to read, and what is kept of the previous backup.
+
+    ``settled``: this is done before the checkpoint, so that a group that vanishes is just left out.
+    ``base``: shards of the previous backup that may hold chunks of the groups to read. ``found``: run and
+    number of units of dead runs that hold the same stretch. ``spent``: packs that are not referred to
+    any more.
+    """
 
     number: int
-    base: tuple[ShardRef, ...]
-    groups: tuple[UnitGroup, ...]
+    items: tuple[UnitItem, ...]
+    settled: bool = False
+    base: tuple[ShardRef, ...] = ()
+    found: tuple[tuple[str, int], ...] = ()
+    spent: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """What a worker has to read."""
+        return sum(item.bytes for item in self.items if isinstance(item, UnitGroup))
 
 
 def unit_limit(number: int) -> int:
@@ -59,20 +88,40 @@ def unit_limit(number: int) -> int:
     return UNIT_BYTES << (number // _UNITS_BEFORE_DOUBLING)
 
 
-def cut_units(groups: Iterable[PlannedGroup]) -> Iterator[tuple[UnitGroup, ...]]:
-    """Cut the plan into balanced shares, in order; files larger than a share are cut at chunk edges."""
-    share: list[UnitGroup] = []
-    size = files = number = 0
-    for group in groups:
-        for part in _cut_group(group, unit_limit(number)):
-            if share and (size + part.bytes > unit_limit(number) or files >= UNIT_FILES):
+def cut_units(plan: Iterable[PlannedItem], first: int = 0) -> Iterator[tuple[UnitItem, ...]]:
+    """Cut the plan into balanced shares, in order; files larger than a share are cut at chunk edges.
+
+    ``first`` is the number of the first unit.
+    """
+    share: list[UnitItem] = []
+    size, weight, number = 0, 0, first
+    for planned in plan:
+        for item in _items(planned, unit_limit(number)):
+            length = item.bytes if isinstance(item, UnitGroup) else 0
+            if share and (size + length > unit_limit(number) or weight >= UNIT_FILES):
                 yield tuple(share)
-                share, size, files, number = [], 0, 0, number + 1
-            share.append(part)
-            size += part.bytes
-            files += len(part.files)
+                share, size, weight, number = [], 0, 0, number + 1
+            share.append(item)
+            size += length
+            weight += _weight(item)
     if share:
         yield tuple(share)
+
+
+def _items(planned: PlannedItem, limit: int) -> Iterator[UnitItem]:
+    if isinstance(planned, PlannedGroup):
+        yield from _cut_group(planned, limit)
+    else:
+        yield planned
+
+
+def _weight(item: UnitItem) -> int:
+    """About how many lines the item makes in a unit, so that a unit of kept groups stays small too."""
+    if isinstance(item, UnitGroup):
+        return len(item.files)
+    if isinstance(item, Group):
+        return len(item.entries) + sum(len(entry.chunks) for entry in item.entries) // 4
+    return 1
 
 
 def _cut_group(group: PlannedGroup, limit: int) -> Iterator[UnitGroup]:
@@ -107,51 +156,119 @@ def _pieces(files: Iterable[PlannedFile], limit: int) -> Iterator[UnitFile]:
 
 
 def _with_size(file: PlannedFile, size: int) -> PlannedFile:
-    return PlannedFile(**{**asdict(file), "size": size})
+    return replace(file, size=size)
 
 
 def encode_unit(unit: Unit) -> bytes:
     """The bytes of ``units/<n>``."""
-    header = {"unit": unit.number, "base": [asdict(shard) for shard in unit.base]}
-    lines = [header, *({**asdict(group)} for group in unit.groups)]
-    return compress_text(b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines))
+    header = {
+        "unit": unit.number,
+        "settled": unit.settled,
+        "base": [asdict(shard) for shard in unit.base],
+        "found": unit.found,
+        "spent": unit.spent,
+    }
+    return compress_text(b"".join((_line(header), *map(_encode_item, unit.items))))
 
 
 def decode_unit(data: bytes) -> Unit:
     """The inverse. Raise DamagedBackupError."""
     try:
-        header, *lines = (json.loads(line) for line in decompress_text(data).splitlines())
+        first, *lines = decompress_text(data).splitlines(keepends=True)
+        header = json.loads(first)
         return Unit(
             number=header["unit"],
+            settled=header["settled"],
             base=tuple(ShardRef(**shard) for shard in header["base"]),
-            groups=tuple(_decode_unit_group(line) for line in lines),
+            found=tuple((run, number) for run, number in header["found"]),
+            spent=tuple(header["spent"]),
+            items=tuple(map(_decode_item, lines)),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedBackupError(f"a unit of work cannot be read: {error!r}") from error
 
 
-def _decode_unit_group(line: dict[str, Any]) -> UnitGroup:
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _encode_item(item: UnitItem) -> bytes:
+    if not isinstance(item, UnitGroup):
+        return _encode_kept(item)
+    # Lists, because a unit may have tens of thousands of files.
+    files = [
+        [
+            piece.file.path,
+            piece.file.kind,
+            piece.file.mode,
+            piece.file.size,
+            piece.file.exact,
+            piece.file.required,
+            piece.file.column_type,
+            piece.file.link,
+            piece.start,
+        ]
+        for piece in item.files
+    ]
+    return _line(
+        {"table": item.table, "partition": item.partition, "signature": item.signature, "files": files}
+    )
+
+
+def _encode_kept(item: KeptItem) -> bytes:
+    if isinstance(item, Group):
+        return encode_group(item)
+    if isinstance(item, SettledPart):
+        return _line({"table": item.table, "partition": item.partition, "settled": [item.first, item.last]})
+    return _line({"table": item.table, "shard": asdict(item.shard)})
+
+
+def _decode_item(line: bytes) -> UnitItem:
+    value = json.loads(line)
+    if "files" not in value:
+        return _decode_kept(value)
     files = tuple(
         UnitFile(
-            file=PlannedFile(**{**piece["file"], "kind": EntryKind(piece["file"]["kind"])}),
-            start=piece["start"],
+            file=PlannedFile(
+                path=path,
+                kind=EntryKind(kind),
+                mode=mode,
+                size=size,
+                exact=exact,
+                required=required,
+                column_type=column_type,
+                link=link,
+            ),
+            start=start,
         )
-        for piece in line["files"]
+        for path, kind, mode, size, exact, required, column_type, link, start in value["files"]
     )
     return UnitGroup(
-        table=line["table"], partition=line["partition"], signature=line["signature"], files=files
+        table=value["table"], partition=value["partition"], signature=value["signature"], files=files
     )
+
+
+def _decode_kept(value: dict[str, Any]) -> KeptItem:
+    if "settled" in value:
+        first, last = value["settled"]
+        return SettledPart(table=value["table"], partition=value["partition"], first=first, last=last)
+    if "shard" in value:
+        return KeptShard(table=value["table"], shard=ShardRef(**value["shard"]))
+    return group_from_json(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitResult:
-    """What one attempt at a unit stored; ``counters`` are bytes and numbers to add up."""
+    """What one attempt at a unit stored; ``counters`` are bytes and numbers to add up.
+
+    ``packs`` are those that it wrote, and those of dead runs that it refers to.
+    """
 
     number: int
     attempt: int
     packs: dict[str, PackInfo]
     counters: dict[str, int]
-    groups: tuple[Group, ...]
+    items: tuple[KeptItem, ...]
 
 
 def encode_result(result: UnitResult) -> bytes:
@@ -162,8 +279,7 @@ def encode_result(result: UnitResult) -> bytes:
         "packs": {name: [info.size, info.digest] for name, info in result.packs.items()},
         "counters": result.counters,
     }
-    lines = [json.dumps(header).encode() + b"\n", *(encode_group(group) for group in result.groups)]
-    return compress_text(b"".join(lines))
+    return compress_text(b"".join((_line(header), *map(_encode_kept, result.items))))
 
 
 def decode_result(data: bytes) -> UnitResult:
@@ -176,7 +292,7 @@ def decode_result(data: bytes) -> UnitResult:
             attempt=header["attempt"],
             packs={name: PackInfo(size, digest) for name, (size, digest) in header["packs"].items()},
             counters=header["counters"],
-            groups=tuple(decode_group(line) for line in lines),
+            items=tuple(_decode_kept(json.loads(line)) for line in lines),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedBackupError(f"the result of a unit cannot be read: {error!r}") from error

@@ -1,51 +1,58 @@
-"""Verify: whether what the catalog calls a backup could be restored. It reads, and changes nothing.
+"""Verify: whether what the catalog calls a backup could be restored.
 
-The structure always: every manifest, every shard, that every chunk lies inside its pack, and that the
-packs are there with their size. On demand the data: each pack is read whole once, its digest compared
-and every chunk decoded as a restore would do it.
+The structure always: every manifest, every shard and what the manifest says of it, that the packs are
+there with their size, and that each chunk a file needs stands in its pack's index. On demand the data:
+each pack is read whole once, its digest compared and every chunk decoded as a restore would do it. That
+a share of the data was read is noted in the catalog; nothing else is ever written.
 """
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from itertools import islice
+import threading
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from questdb_backup import keys
 from questdb_backup.catalog import BackupRow
-from questdb_backup.codec import decode, digest_of
+from questdb_backup.catalog_store import read_catalog
 from questdb_backup.errors import (
-    BackupToolError,
-    ConfigurationError,
     DamagedBackupError,
     NoRestorePointError,
     ObjectNotFoundError,
     UnsupportedFormatError,
 )
-from questdb_backup.manifest import Entry, ShardRef
-from questdb_backup.packs import MAGIC, ChunkRef, PackInfo
-from questdb_backup.restore.contents import read_entries
+from questdb_backup.manifest import Entry, ShardRef, fold_signatures
+from questdb_backup.packs import ChunkRef, PackInfo
+from questdb_backup.restore.contents import read_groups
 from questdb_backup.restore.point import complete_rows, read_point
+from questdb_backup.restore.threads import shared_threads
 from questdb_backup.restore_point import choose_restore_point
 from questdb_backup.services import Services
-from questdb_backup.verify_chunks import ChunkTable
+from questdb_backup.verify_packs import Packs
+from questdb_backup.verify_shares import (
+    ReadData,
+    SharesRead,
+    due_share,
+    is_in_share,
+    parse_read_data,
+    remember_share,
+    shares_read,
+)
+
+__all__ = ["ReadData", "Report", "parse_read_data", "verify"]
 
 _SHOWN_FILES = 3
+_NEEDS_KEPT = 100_000
 _FAULTS = (DamagedBackupError, UnsupportedFormatError, ObjectNotFoundError)
-
-ReadData = tuple[int, int]
-"""Which part of the packs to read whole: ``(n, t)`` is the n-th of t parts, ``(1, 1)`` is all."""
 
 
 @dataclass(kw_only=True)
 class Report:
-    """What was found; ``objects`` and ``bytes`` count what was read."""
+    """What was found; ``objects`` and ``bytes`` count what was read, ``read_data`` tells of the data."""
 
     problems: list[str] = field(default_factory=list)
     backups: int = 0
     objects: int = 0
     bytes: int = 0
+    read_data: SharesRead | None = None
 
     @property
     def ok(self) -> bool:
@@ -60,19 +67,8 @@ class Report:
             "backups": self.backups,
             "objects": self.objects,
             "bytes": self.bytes,
+            "read_data": self.read_data.to_json() if self.read_data else None,
         }
-
-
-def parse_read_data(text: str | None) -> ReadData:
-    """``n/t`` as the part to read; None or empty text is all. Raise ConfigurationError."""
-    if not text:
-        return 1, 1
-    part, _, parts = text.partition("/")
-    if part.isascii() and parts.isascii() and part.isdecimal() and parts.isdecimal():
-        n, t = int(part), int(parts)
-        if 1 <= n <= t:
-            return n, t
-    raise ConfigurationError(f"'{text}' is no part of the data", "write it as 1/7: the first of seven parts")
 
 
 def verify(
@@ -80,152 +76,154 @@ def verify(
 ) -> Report:
     """Verify the backup that a restore would take for ``timestamp``, or every complete one (None).
 
-    Damage goes to the report; raise StoreUnavailableError and the like where the store does not answer,
-    NoRestorePointError where there is nothing at that time.
+    Only the share of every backup is noted as read. Damage goes to the report; raise
+    StoreUnavailableError and the like where the store does not answer, NoRestorePointError where there
+    is nothing at that time.
     """
-    report = Report()
     try:
         rows = complete_rows(services.store, instance)
+        share = due_share(read_catalog(services.store, instance), read_data) if read_data else None
     except (DamagedBackupError, UnsupportedFormatError) as error:
         return Report(problems=[str(error)])
     except NoRestorePointError:
         if timestamp is not None:
             raise
-        rows = []
+        return Report()
     if timestamp is not None:
         rows = [choose_restore_point(rows, timestamp)]
-    with ChunkTable() if read_data else nullcontext() as chunks:
-        check = _Check(services, instance, report, chunks)
-        for row in rows:
-            check.backup(row)
-        check.packs(read_data)
+    report = _Check(services, instance).run(rows, share)
+    if share is not None and timestamp is None:
+        report.read_data = remember_share(services, instance, share, {row.backup_timestamp for row in rows})
+    elif share is not None:
+        report.read_data = shares_read(read_catalog(services.store, instance), share, remembered=False)
     return report
 
 
 class _Check:
     """One verification; what several backups share is looked at once."""
 
-    def __init__(self, services: Services, instance: str, report: Report, chunks: ChunkTable | None) -> None:
+    def __init__(self, services: Services, instance: str) -> None:
         self._store = services.store
-        self._threads = max(1, services.config.max_concurrency)
         self._instance = instance
-        self._report = report
-        self._chunks = chunks
-        self._packs: dict[str, PackInfo] = {}
-        self._shards: set[tuple[str, str]] = set()
+        self._report = Report()
+        self._infos: dict[str, PackInfo] = {}
+        self._shards: dict[tuple[str, str], ShardRef] = {}
+        self._packs = Packs(services.store, instance, self._infos, self._count)
+        self._needed: dict[str, dict[ChunkRef, str]] = {}
+        self._needs = 0
+        self._lock = threading.Lock()
 
-    def backup(self, row: BackupRow) -> None:
-        """The manifest, its shards, and the packs that they name."""
+    def run(self, rows: list[BackupRow], share: ReadData | None) -> Report:
+        """Manifests, packs, shards; then the files that wrong packs are needed by."""
+        for row in rows:
+            self._backup(row)
+        whole = {name for name in self._infos if share and is_in_share(name, share)}
+        self._packs.read(sorted(whole))
+        self._packs.look(name for name in self._infos if name not in whole)
+        self._look_at_shards()
+        self._tell_wrong_packs()
+        return self._report
+
+    def _backup(self, row: BackupRow) -> None:
+        """The manifest, the shards and the packs that it names."""
         assert row.manifest is not None, "complete rows have one"
         self._report.backups += 1
         try:
             manifest = read_point(self._store, self._instance, row)
         except _FAULTS as error:
-            self._report.problems.append(f"{row.backup_timestamp}: {error}")
+            self._tell(f"{row.backup_timestamp}: {error}")
             return
         self._count(row.manifest.size)
         for name, info in manifest.packs.items():
-            if self._packs.setdefault(name, info) != info:
-                self._report.problems.append(
+            if self._infos.setdefault(name, info) != info:
+                self._tell(
                     f"{row.manifest.key}: pack {name} has another size or digest than in an older manifest"
                 )
         for table in manifest.tables:
             for shard in table.shards:
-                if (shard.key, shard.digest) not in self._shards:
-                    self._shards.add((shard.key, shard.digest))
-                    self._shard(shard, manifest.packs)
+                described = replace(shard, closed=True)  # where a shard ends may be told in two ways
+                if self._shards.setdefault((shard.key, shard.digest), described) != described:
+                    self._tell(f"{row.manifest.key}: shard {shard.key} is not as an older manifest says")
 
-    def _shard(self, shard: ShardRef, packs: dict[str, PackInfo]) -> None:
+    def _look_at_shards(self) -> None:
+        with shared_threads() as threads:
+            for _ in threads.ahead(self._shard, self._shards.values()):
+                pass
+
+    def _shard(self, shard: ShardRef) -> None:
+        found: list[tuple[str, str | None]] = []
+        packs: set[str] = set()
+        told: set[str] = set()
         try:
-            for entry in read_entries(self._store, shard):
-                self._entry(shard, entry, packs)
+            for group in read_groups(self._store, shard):
+                found.append((group.partition, group.signature))
+                for entry in group.entries:
+                    packs.update(chunk.pack for chunk in entry.chunks)
+                    self._entry(shard, entry, told)
         except _FAULTS as error:
-            self._report.problems.append(str(error))
+            self._tell(str(error))
+        else:
+            self._compare(shard, found, packs, told | {""})
         self._count(shard.plain_size)
 
-    def _entry(self, shard: ShardRef, entry: Entry, packs: dict[str, PackInfo]) -> None:
+    def _compare(
+        self, shard: ShardRef, found: list[tuple[str, str | None]], packs: set[str], told: set[str]
+    ) -> None:
+        first, last = (found[0][0], found[-1][0]) if found else ("", "")
+        for what, said, is_so in (
+            ("groups", shard.groups, len(found)),
+            ("partitions", (shard.first, shard.last), (first, last)),
+            ("signatures", shard.signatures, fold_signatures(found)),
+            ("packs", set(shard.packs) - told, packs - told),
+        ):
+            if said != is_so:
+                self._tell(f"shard {shard.key} has other {what} than the manifest says")
+
+    def _entry(self, shard: ShardRef, entry: Entry, told: set[str]) -> None:
+        """Look at each chunk's place; what is wrong with a pack is told once for a shard."""
         for chunk in entry.chunks:
-            if chunk.pack == "":
+            if chunk.pack == "" or chunk.pack in told:
                 continue
-            info = packs.get(chunk.pack)
-            if info is None:
-                self._report.problems.append(
-                    f"shard {shard.key}: '{entry.path}' needs pack {chunk.pack}, which is not in its manifest"
-                )
-            elif chunk.offset + chunk.stored > info.size:
-                self._report.problems.append(
-                    f"shard {shard.key}: '{entry.path}' has a chunk beyond the end of"
-                    f" {keys.pack(self._instance, chunk.pack)}"
-                )
-            elif self._chunks is not None:
-                self._chunks.add(chunk, entry.path)
+            wrong = self._wrong(shard, chunk)
+            if wrong is not None:
+                told.add(chunk.pack)
+                self._tell(f"shard {shard.key}: '{entry.path}' {wrong}")
+            elif chunk.pack in self._packs.wrong:
+                self._need(chunk, entry.path)
 
-    def packs(self, read_data: ReadData | None) -> None:
-        """Every pack is there with its size; those of the part are read whole."""
-        names = sorted(self._packs)
-        whole = names[read_data[0] - 1 :: read_data[1]] if read_data else []
-        for name in whole:
-            self._report.problems += self._data(name, self._packs[name])
-        rest = sorted(set(names) - set(whole))
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="verify") as pool:
-            for batch in _batches(rest, 8 * self._threads):
-                for problem in pool.map(self._tail, batch):
-                    self._count(len(MAGIC))
-                    self._report.problems += [problem] if problem else []
+    def _wrong(self, shard: ShardRef, chunk: ChunkRef) -> str | None:
+        if chunk.pack not in self._infos:
+            return f"needs pack {chunk.pack}, which is not in its manifest"
+        if chunk.pack not in shard.packs:
+            return f"needs pack {chunk.pack}, which the manifest does not name for the shard"
+        key = keys.pack(self._instance, chunk.pack)
+        if self._packs.is_beyond(chunk):
+            return f"has a chunk beyond the end of {key}"
+        return None if self._packs.has(chunk) else f"has a chunk that is not in the index of {key}"
 
-    def _tail(self, name: str) -> str | None:
-        """Read the last bytes: the cheapest proof of existence and size."""
-        key, size = keys.pack(self._instance, name), self._packs[name].size
-        start = max(0, size - len(MAGIC))
-        try:
-            tail = self._store.get_range(key, start, len(MAGIC) + 1)
-        except ObjectNotFoundError:
-            return f"{key} is missing from {self._store.location}"
-        except DamagedBackupError as error:
-            return f"{key}: {error}"
-        if len(tail) != size - start:
-            return f"{key} has not the {size} bytes that the manifest says"
-        return None if tail == MAGIC else f"{key} does not end as a pack does"
+    def _need(self, chunk: ChunkRef, path: str) -> None:
+        with self._lock:
+            self._needs += 1
+            if self._needs <= _NEEDS_KEPT:
+                self._needed.setdefault(chunk.pack, {})[chunk] = path
 
-    def _data(self, name: str, info: PackInfo) -> list[str]:
-        """Read the pack whole; name what is wrong and which files need it."""
-        key = keys.pack(self._instance, name)
-        assert self._chunks is not None, "made where data is read"
-        try:
-            data = self._store.get(key)
-        except (ObjectNotFoundError, DamagedBackupError):
-            paths = [path for _, path in self._chunks.of_pack(name)]
-            return [f"{key} is missing from {self._store.location}; needed by {_listed(paths)}"]
-        self._count(len(data))
-        damaged = [path for chunk, path in self._chunks.of_pack(name) if not _decodes(data, chunk)]
-        if len(data) == info.size and digest_of(data) == info.digest and not damaged:
-            return []
-        what = f"has {len(data)} bytes instead of {info.size}" if len(data) != info.size else "is damaged"
-        return [
-            f"{key} {what}; {f'needed by {_listed(damaged)}' if damaged else 'no file needs those bytes'}"
-        ]
+    def _tell_wrong_packs(self) -> None:
+        for name, why in sorted(self._packs.wrong.items()):
+            damaged = self._packs.damaged(name, self._needed.get(name, {}))
+            files = f"needed by {_listed(damaged)}" if damaged else "no file needs those bytes"
+            self._tell(f"{keys.pack(self._instance, name)} {why}; {files}")
+
+    def _tell(self, problem: str) -> None:
+        with self._lock:
+            self._report.problems.append(problem)
 
     def _count(self, size: int) -> None:
-        self._report.objects += 1
-        self._report.bytes += size
-
-
-def _decodes(data: bytes, chunk: ChunkRef) -> bool:
-    stored = data[chunk.offset : chunk.offset + chunk.stored]
-    try:
-        decode(chunk.codec, stored, chunk.plain, chunk.digest)
-    except BackupToolError:
-        return False
-    return True
+        with self._lock:
+            self._report.objects += 1
+            self._report.bytes += size
 
 
 def _listed(paths: list[str]) -> str:
     unique = sorted(set(paths))
     more = f" and {len(unique) - _SHOWN_FILES} more" if len(unique) > _SHOWN_FILES else ""
-    return ", ".join(f"'{path}'" for path in unique[:_SHOWN_FILES]) + more if unique else "no file"
-
-
-def _batches(names: Iterable[str], size: int) -> Iterator[list[str]]:
-    rest = iter(names)
-    while batch := list(islice(rest, size)):
-        yield batch
+    return ", ".join(f"'{path}'" for path in unique[:_SHOWN_FILES]) + more

@@ -4,6 +4,7 @@ Exit code 0: done. 1: failed, or problems were found. 2: wrong usage or configur
 """
 
 import argparse
+import importlib
 import json
 import os
 import signal
@@ -13,19 +14,20 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from questdb_backup import __version__
-from questdb_backup.cli import verbs_backup, verbs_restore, verbs_serve, verbs_stack, verbs_store
 from questdb_backup.cli.render import WarningLines, print_error, print_warnings
 from questdb_backup.cli.verb import Verb
 from questdb_backup.errors import BackupToolError, ConfigurationError
 from questdb_backup.local.options import Options, Place
 from questdb_backup.settings import PROPERTIES
 
-VERBS: tuple[Verb, ...] = (
-    *verbs_backup.VERBS,
-    *verbs_store.VERBS,
-    *verbs_restore.VERBS,
-    *verbs_serve.VERBS,
-)
+_MODULES = {
+    "questdb_backup.cli.verbs_backup": ("backup", "abort", "guard"),
+    "questdb_backup.cli.verbs_store": ("backups", "prune", "verify"),
+    "questdb_backup.cli.verbs_restore": ("restore", "restore-on-start"),
+    "questdb_backup.cli.verbs_serve": ("serve",),
+    "questdb_backup.cli.verbs_check": ("check",),
+}
+"""Where each verb is: only the one that is asked for is imported, a backup is to begin at once."""
 _RESTORE_ONLY = ("restore-timestamp",)
 
 
@@ -33,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     signal.signal(signal.SIGTERM, _interrupt)
     WarningLines.install()
+    words = sys.argv[1:] if argv is None else argv
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = build_parser(words[0] if words else None).parse_args(words)
         return run(arguments, os.environ)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -48,6 +51,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     verb: Verb = arguments.verb
     try:
         if arguments.stack is not None:
+            from questdb_backup.cli import verbs_stack
+
             outcome = verbs_stack.run_on_stack(arguments, environ)
         else:
             place = Place(_options(arguments), environ)
@@ -72,14 +77,21 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs."""
+def load_verbs(name: str | None = None) -> tuple[Verb, ...]:
+    """The verb of that name; all of them where there is none."""
+    modules = [module for module, names in _MODULES.items() if name in names]
+    verbs = [verb for module in modules or _MODULES for verb in importlib.import_module(module).VERBS]
+    return tuple(verb for verb in verbs if not modules or verb.name == name)
+
+
+def build_parser(verb_name: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the verb that is named; of all verbs where it is none of them."""
     parser = argparse.ArgumentParser(
         prog="questdb-backup", description="Backup and restore for QuestDB OSS.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"questdb-backup {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in VERBS:
+    for verb in load_verbs(verb_name):
         child = verbs.add_parser(verb.name, help=verb.help, description=verb.help, allow_abbrev=False)
         child.set_defaults(verb=verb)
         _add_common(child)

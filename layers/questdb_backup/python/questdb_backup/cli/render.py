@@ -1,4 +1,7 @@
-"""What people see: the table of backups, the progress of a run, an error. JSON is not made here."""
+"""What people see: the table of backups, the progress of a run, an error. JSON is not made here.
+
+rich is imported where it draws: a run that is over before there is something to see does without.
+"""
 
 import logging
 import sys
@@ -6,17 +9,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import StringIO
 from types import TracebackType
-from typing import Any, Self
-
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.progress import Progress as Bar
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, Self
 
 from questdb_backup.errors import BackupToolError
 from questdb_backup.status.base import LiveRun
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+    from rich.table import Table
+    from rich.text import Text
 
 COLUMNS = (
     "backup_timestamp",
@@ -30,6 +33,7 @@ COLUMNS = (
 )
 """The six columns of `backups()` behind the two that tell backups and instances apart."""
 
+_BAR_SECONDS = 0.5
 _LINE_SECONDS = 5.0
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -73,8 +77,11 @@ def format_bytes(size: float) -> str:
     return f"{size:.1f} {_UNITS[-1]}"
 
 
-def backups_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def backups_table(rows: Sequence[Mapping[str, Any]]) -> "Table":
     """The table of `backups()`; each row has `COLUMNS`, None or missing is blank."""
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.MARKDOWN)
     for column in COLUMNS:
         numeric = column == "progress_percent"
@@ -84,13 +91,17 @@ def backups_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _cell(value: Any) -> Text:
+def _cell(value: Any) -> "Text":
     """Plain text: the words of an error are not markup."""
+    from rich.text import Text
+
     return Text("" if value is None else " ".join(str(value).split()))
 
 
-def to_text(table: Table, width: int | None = None) -> str:
+def to_text(table: "Table", width: int | None = None) -> str:
     """The table as text, as wide as the terminal, or as wide as it wants to be where stdout is none."""
+    from rich.console import Console
+
     if width is None and sys.stdout.isatty():
         width = Console().width
     console = Console(file=StringIO(), width=width or sys.maxsize, color_system=None)
@@ -104,8 +115,8 @@ def to_text(table: Table, width: int | None = None) -> str:
 class Progress:
     """Bytes, rate and time left of one run, on stderr: a bar in a terminal, else a line every few seconds.
 
-    Use it as a context manager and call `update` as often as wished, from one thread. ``quiet`` shows
-    nothing; ``clock`` gives seconds.
+    The bar appears when the run has gone on for half a second. Use it as a context manager and call
+    `update` as often as wished, from one thread. ``quiet`` shows nothing; ``clock`` gives seconds.
     """
 
     def __init__(
@@ -113,21 +124,21 @@ class Progress:
         what: str,
         *,
         quiet: bool = False,
-        console: Console | None = None,
+        console: "Console | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._what = what
-        self._console = console or Console(stderr=True)
+        self._console = console
         self._quiet = quiet
+        self._draws = sys.stderr.isatty() if console is None else console.is_terminal
         self._clock = clock
-        self._bar = _bar(self._console) if self._console.is_terminal and not quiet else None
-        self._task = self._bar.add_task(what, total=None) if self._bar else None
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
         self._first: tuple[float, int] | None = None
+        self._bar_at = clock() + _BAR_SECONDS
         self._line_at = clock() + _LINE_SECONDS
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
         return self
 
     def __exit__(
@@ -138,10 +149,22 @@ class Progress:
 
     def update(self, done_bytes: int, total_bytes: int) -> None:
         """Show how far the run is; a total of 0 is not known yet."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done_bytes, total=total_bytes or None)
-        elif not self._quiet:
+        if self._quiet:
+            return
+        if self._draws:
+            self._draw(done_bytes, total_bytes)
+        else:
             self._line(done_bytes, total_bytes)
+
+    def _draw(self, done_bytes: int, total_bytes: int) -> None:
+        if self._bar is None:
+            if self._clock() < self._bar_at:
+                return
+            self._bar = _bar(self._console)
+            self._task = self._bar.add_task(self._what, total=None)
+            self._bar.start()
+        assert self._task is not None, "added with the bar"
+        self._bar.update(self._task, completed=done_bytes, total=total_bytes or None)
 
     def _line(self, done_bytes: int, total_bytes: int) -> None:
         now = self._clock()
@@ -150,7 +173,7 @@ class Progress:
         if now >= self._line_at:
             self._line_at = now + _LINE_SECONDS
             text = self._words(done_bytes, total_bytes, now)
-            self._console.print(f"{self._what}: {text}", markup=False, highlight=False, soft_wrap=True)
+            print(f"{self._what}: {text}", file=self._console.file if self._console else sys.stderr)
 
     def _words(self, done_bytes: int, total_bytes: int, now: float) -> str:
         if not total_bytes or self._first is None:
@@ -171,7 +194,7 @@ class BackupProgress(Progress):
         self,
         *,
         quiet: bool = False,
-        console: Console | None = None,
+        console: "Console | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("backup", quiet=quiet, console=console, clock=clock)
@@ -182,14 +205,18 @@ class BackupProgress(Progress):
             self.update(live.done_bytes, live.total_bytes)
 
 
-def _bar(console: Console) -> Bar:
+def _bar(console: "Console | None") -> "Bar":
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
     return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=console,
+        console=console or Console(stderr=True),
         transient=True,
     )
 

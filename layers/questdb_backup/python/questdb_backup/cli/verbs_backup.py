@@ -12,6 +12,7 @@ from questdb_backup.local.guarding import guard, local_instance
 from questdb_backup.local.options import Place
 from questdb_backup.local.runner import run_backup
 from questdb_backup.status.run_lock import is_held
+from questdb_backup.stores.connection_string import parse_connection_string
 
 _ABORT_WAIT_SECONDS = 120.0
 
@@ -35,10 +36,18 @@ def _configure_backup(parser: argparse.ArgumentParser) -> None:
 
 def _backup(arguments: argparse.Namespace, place: Place) -> Outcome:
     need_root(place)
-    place.check_words()
+    _check_words(place)
     with BackupProgress(quiet=arguments.json) as bar:
         result = run_backup(place, {"trigger": "manual"}, bar.show)
     return backup_outcome(result)
+
+
+def _check_words(place: Place) -> None:
+    """Before anything is begun. For a frozen copy no server is asked, so no connection is looked at."""
+    if place.options.source == "frozen":
+        parse_connection_string(place.settings.require_object_store())
+    else:
+        place.check_words()
 
 
 def backup_outcome(result: dict[str, Any]) -> Outcome:

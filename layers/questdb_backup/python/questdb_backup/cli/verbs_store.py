@@ -111,7 +111,8 @@ def _configure_verify(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="n/t",
-        help="read and decode every chunk as well; n/t: the n-th of t shares, so that t runs read all",
+        help="read and decode every chunk as well; n/t: the n-th of t shares, so that t runs read all;"
+        " next/t: the one that was read longest ago",
     )
 
 
@@ -123,7 +124,8 @@ def _verify(arguments: argparse.Namespace, place: Place) -> Outcome:
         arguments.timestamp,
         read_data=None if part is None else parse_read_data(part),
     )
-    text = "\n".join(report.problems) if report.problems else f"ok: {report.objects} objects checked"
+    lines = report.problems or [f"ok: {report.objects} objects checked"]
+    text = "\n".join([*lines, *([str(report.read_data)] if report.read_data else [])])
     return Outcome(value=report.to_json(), text=text, code=0 if report.ok else 1)
 
 

@@ -1,8 +1,6 @@
 """Errors of a running state machine: an error name, as Retry and Catch see it, and its cause."""
 
 import json
-import traceback
-import uuid
 
 ALL = "States.ALL"
 TASK_FAILED = "States.TaskFailed"
@@ -58,6 +56,8 @@ def lambda_error(error: Exception) -> StateError:
     The name is the exact class name. The cause is JSON text as the Lambda runtime client writes it:
     ``errorMessage``, ``errorType``, ``requestId``, ``stackTrace`` (frames of the handler alone).
     """
+    import traceback
+
     # The first frame is the engine's own call of the handler.
     frames = traceback.extract_tb(error.__traceback__)[1:]
     return _lambda_failure(type(error).__name__, str(error), traceback.format_list(frames))
@@ -69,6 +69,8 @@ def marshal_error(error: Exception) -> StateError:
 
 
 def _lambda_failure(name: str, message: str, stack: list[str]) -> StateError:
+    import uuid
+
     cause = {"errorMessage": message, "errorType": name, "requestId": str(uuid.uuid4()), "stackTrace": stack}
     return StateError(name, json.dumps(cause))
 

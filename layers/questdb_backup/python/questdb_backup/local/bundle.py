@@ -47,15 +47,20 @@ def substitutions(definition: dict[str, Any]) -> dict[str, str]:
 
 
 def tasks(definition: dict[str, Any], services: Services) -> dict[str, Callable[[dict[str, Any]], object]]:
-    """The handlers that the machine names, bound to the services."""
-    return {
-        name: _bind(load_handler(name), LocalContext(services, name))
-        for name in set(_PLACEHOLDER.findall(json.dumps(definition)))
-    }
+    """The handlers that the machine names, bound to the services.
+
+    They are loaded here: what releases a checkpoint is there before one is made. A frozen copy comes to
+    few of them and makes none, so there each is loaded when it is called.
+    """
+    names = set(_PLACEHOLDER.findall(json.dumps(definition)))
+    if services.config.source != "frozen":
+        for name in names:
+            load_handler(name)
+    return {name: _bind(name, LocalContext(services, name)) for name in names}
 
 
-def _bind(handler: Callable[[Any, Any], object], context: LocalContext) -> Callable[[dict[str, Any]], object]:
-    return lambda event: handler(event, context)
+def _bind(name: str, context: LocalContext) -> Callable[[dict[str, Any]], object]:
+    return lambda event: load_handler(name)(event, context)
 
 
 @cache

@@ -2,8 +2,6 @@
 
 import fcntl
 import os
-import socket
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +14,7 @@ from questdb_backup.steps.guard import GuardReport, guard_checkpoint
 
 def new_holder() -> str:
     """The name of an execution on this machine, as leases and locks know it."""
-    return f"local:{socket.gethostname()}:{uuid.uuid4().hex}"
+    return f"local:{os.uname().nodename}:{os.urandom(16).hex()}"
 
 
 def local_instance(place: Place) -> str | None:

@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from questdb_backup.errors import ConfigurationError
+from questdb_backup.gentle.base import Throttle
+from questdb_backup.gentle.priority import IoPriority, Priorities
 from questdb_backup.questdb.base import Database
 from questdb_backup.services import Config, Services
 from questdb_backup.settings import Settings, load_settings
@@ -91,11 +93,10 @@ class Place:
 
     def check_words(self) -> None:
         """Raise ConfigurationError where the object store or the server is named wrongly; open nothing."""
-        from questdb_backup.questdb.conninfo import conninfo_from
         from questdb_backup.stores.connection_string import parse_connection_string
 
         parse_connection_string(self.settings.require_object_store())
-        conninfo_from(self.options.dsn, self._environ)
+        self._conninfo()
 
     @cached_property
     def state(self) -> StateFolder:
@@ -125,12 +126,15 @@ class Place:
                 grace_seconds=options.grace_hours * 3600.0,
                 keep_latest_n=settings.cleanup_keep_latest_n,
                 compression_level=settings.compression_level,
+                compression_threads=settings.compression_threads,
                 max_concurrency=settings.compression_threads,
             ),
             make_store=self._store,
             make_status=self._status,
             make_database=self._database,
             make_source=self._source,
+            make_throttle=self._throttle,
+            lower_priorities=Priorities(nice=settings.nice, io=IoPriority(settings.io_priority)).lower_thread,
         )
 
     def _store(self) -> ObjectStore:
@@ -146,9 +150,26 @@ class Place:
         return SqliteStatusStore(self.state.status)
 
     def _database(self) -> Database:
-        from questdb_backup.questdb.pgwire import PgwireDatabase, conninfo_from
+        from questdb_backup.questdb.pgwire import PgwireDatabase
 
-        return PgwireDatabase(conninfo_from(self.options.dsn, self._environ))
+        return PgwireDatabase(self._conninfo())
+
+    def _throttle(self) -> Throttle:
+        from questdb_backup.gentle.build import open_throttle
+
+        settings = self.settings
+        return open_throttle(
+            read_limit=settings.read_limit,
+            follows_pressure=settings.throttle and self.options.source == "path",
+            wal_lag=settings.throttle_wal_lag,
+            workers=settings.compression_threads,
+            conninfo=self._conninfo,
+        )
+
+    def _conninfo(self) -> str:
+        from questdb_backup.questdb.conninfo import conninfo_from
+
+        return conninfo_from(self.options.dsn, self._environ)
 
     def _source(self, version: str | None) -> Source:
         from questdb_backup.source.path import CheckpointSource, LocalTree

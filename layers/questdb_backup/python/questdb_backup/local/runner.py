@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -62,6 +61,7 @@ def run_backup(
             def look() -> None:
                 if interrupts.noted:
                     workflow.execution.stop("BackupAbortedError", _INTERRUPTED)
+                watchdog.keep()
                 _watch_backup(place, holder, workflow.execution, progress)
 
             result = _follow(workflow, look)
@@ -120,27 +120,43 @@ def _read_by_address(store: ObjectStore, whole_key: str) -> bytes:
 def _follow(workflow: _Workflow, look: Callable[[], None]) -> ExecutionResult:
     """Run the execution on a thread and look at it until it ends; an interrupt stops it."""
     execution = workflow.execution
-    future: Future[ExecutionResult] = Future()
-    thread = threading.Thread(target=lambda: _run_into(future, execution), name="execution")
-    thread.start()
+    outcome = _Outcome()
+    threading.Thread(target=lambda: outcome.run(execution), name="execution").start()
     with _stop_on_interrupt(execution):
-        while not future.done():
+        while not outcome.known.wait(_POLL_SECONDS):
             look()
-            wait([future], _POLL_SECONDS)
         look()
-    result = future.result()
+    result = outcome.result()
     if result.error == EXCEED_TOLERATED_FAILURE_THRESHOLD and workflow.child_failure:
         name, cause = workflow.child_failure
         return replace(result, error=name, cause=cause)
     return result
 
 
-def _run_into(future: Future[ExecutionResult], execution: Execution) -> None:
-    """Run it. The future is waited for: an interrupted `Thread.join` takes a living thread for dead."""
-    try:
-        future.set_result(execution.run())
-    except BaseException as error:
-        future.set_exception(error)
+class _Outcome:
+    """How the execution's thread ends. An interrupted `Thread.join` would take a living one for dead."""
+
+    def __init__(self) -> None:
+        self.known = threading.Event()
+        self._result: ExecutionResult | None = None
+        self._error: BaseException | None = None
+
+    def run(self, execution: Execution) -> None:
+        """On the thread: run it to its end."""
+        try:
+            self._result = execution.run()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self.known.set()
+
+    def result(self) -> ExecutionResult:
+        """Wait for the end. Raise what ended the thread."""
+        self.known.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None, "it ran"
+        return self._result
 
 
 @contextmanager

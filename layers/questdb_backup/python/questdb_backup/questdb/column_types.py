@@ -132,6 +132,9 @@ _VARIABLE = {
     26: ("varchar", Storage.VARCHAR),
 }
 
+WIDTHS = dict((*_PLAIN.values(), *_GEOHASHES.values(), *_DECIMALS.values(), ("timestamp_ns", 8)))
+"""Bytes of a row by the type's name, of the types with a fixed width."""
+
 
 def column_type(code: int) -> ColumnType:
     """The type of a code in ``_meta``.

@@ -1,12 +1,11 @@
-"""Where the server is and who we are there, as a libpq connection string. No message shows a password."""
+"""Where the server is and who we are there, as a libpq connection string. No message shows a password.
+
+psycopg is imported where it is asked: a run that asks no server does without.
+"""
 
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import Conninfo
 
 from questdb_backup.errors import BackupToolError, ConfigurationError, DatabaseUnavailableError
 
@@ -31,6 +30,8 @@ def conninfo_from(dsn: str | None, environ: Mapping[str, str]) -> str:
     Raise ConfigurationError for a ``dsn`` that libpq cannot parse. With a ``service`` the defaults are left
     out, for they would override what it says.
     """
+    from psycopg.conninfo import make_conninfo
+
     given = _from_environment(environ) | _parse(dsn or "")
     defaults = {} if "service" in given else DEFAULTS
     return make_conninfo(**{**defaults, **given})
@@ -45,6 +46,8 @@ def conninfo_from_secret(
     ``host`` and ``port`` win over the secret's. Raise ConfigurationError where the secret cannot be read or
     is not of that form, DatabaseUnavailableError where Secrets Manager does not answer.
     """
+    from psycopg.conninfo import make_conninfo
+
     secret = _parse_secret(secret_id, _read_secret(secret_id, client))
     given = {
         "user": secret.get("username"),
@@ -62,6 +65,8 @@ def conninfo_from_secret(
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    from psycopg.pq import Conninfo
+
     names = {
         option.keyword.decode(): option.envvar.decode()
         for option in Conninfo.get_defaults()
@@ -71,9 +76,12 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _parse(dsn: str) -> dict[str, str]:
+    from psycopg import Error
+    from psycopg.conninfo import conninfo_to_dict
+
     try:
         return {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
-    except psycopg.Error:
+    except Error:
         pass  # libpq's words quote a part of the text, which may be the password
     raise ConfigurationError(
         "the connection string of --dsn cannot be parsed",

@@ -6,10 +6,10 @@ column index, name txn, column top; sorted by the first two.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from questdb_backup.questdb.layout import check, unpack
+from questdb_backup.questdb.layout import UnknownLayout, check, unpack
 
 _DEFAULT = -(1 << 63)
 _SYMBOL_TABLE = _DEFAULT + 1
@@ -18,6 +18,7 @@ _AREA = struct.Struct("<qq")
 _AREA_A, _AREA_B = 8, 24
 _HEADER_SIZE = 40
 _BLOCK = struct.Struct("<4q")
+_KNOWN_PARTITIONS = 64
 
 
 class ColumnVersion(NamedTuple):
@@ -29,10 +30,14 @@ class ColumnVersion(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ColumnVersions:
-    """The parsed file; partitions without a record have none in ``_spans``."""
+    """The parsed file; partitions without a record have none in ``_spans``.
+
+    It is asked for one column after another of one partition after another: ``_known`` are the last ones.
+    """
 
     _blocks: bytes
     _spans: dict[int, tuple[int, int]]
+    _known: dict[int, dict[int, ColumnVersion]] = field(default_factory=dict, compare=False)
 
     def find(self, timestamp: int, column: int) -> ColumnVersion | None:
         """The column's version in the partition; None where the partition is older than the column."""
@@ -61,12 +66,14 @@ class ColumnVersions:
         return self.records(_DEFAULT)
 
     def _record(self, timestamp: int, column: int) -> ColumnVersion | None:
-        start, end = self._spans.get(timestamp, (0, 0))
-        for offset in range(start, end, _BLOCK.size):
-            _, index, name_txn, top = _BLOCK.unpack_from(self._blocks, offset)
-            if index == column:
-                return ColumnVersion(name_txn, top)
-        return None
+        known = self._known.get(timestamp)
+        if known is None:
+            if len(self._known) >= _KNOWN_PARTITIONS:
+                self._known.clear()
+            blocks = _BLOCK.iter_unpack(self.records(timestamp))
+            known = {index: ColumnVersion(name_txn, top) for _, index, name_txn, top in blocks}
+            self._known[timestamp] = known
+        return known.get(column)
 
 
 def parse_cv(data: bytes) -> ColumnVersions:
@@ -80,13 +87,14 @@ def parse_cv(data: bytes) -> ColumnVersions:
 
 
 def _spans(blocks: bytes) -> dict[int, tuple[int, int]]:
-    spans: dict[int, tuple[int, int]] = {}
+    starts: dict[int, int] = {}
     previous = (_DEFAULT, -1)
     for number, (timestamp, column, name_txn, top) in enumerate(_BLOCK.iter_unpack(blocks)):
-        check(previous < (timestamp, column), f"_cv: block {number} is out of order")
-        check(name_txn >= -1, f"_cv: block {number} has the name txn {name_txn}")
-        check(top >= 0 or timestamp <= _SYMBOL_TABLE, f"_cv: block {number} has the top {top}")
+        if previous >= (timestamp, column):
+            raise UnknownLayout(f"_cv: block {number} is out of order")
+        if name_txn < -1 or (top < 0 and timestamp > _SYMBOL_TABLE):
+            raise UnknownLayout(f"_cv: block {number} has the name txn {name_txn} and the top {top}")
         previous = (timestamp, column)
-        start, _ = spans.get(timestamp, (number * _BLOCK.size, 0))
-        spans[timestamp] = (start, (number + 1) * _BLOCK.size)
-    return spans
+        starts.setdefault(timestamp, number * _BLOCK.size)
+    ends = [*starts.values(), len(blocks)][1:]
+    return {timestamp: (start, end) for (timestamp, start), end in zip(starts.items(), ends, strict=True)}

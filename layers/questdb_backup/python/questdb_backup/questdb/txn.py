@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from questdb_backup.questdb.layout import check, unpack
+from questdb_backup.questdb.layout import UnknownLayout, check, unpack
 
 ROWS_MASK = (1 << 44) - 1
 _PARQUET = 1 << 61
@@ -126,8 +126,11 @@ def _symbol_counts(data: bytes, start: int, size: int) -> tuple[int, ...]:
 def _check_partitions(txn: Txn) -> None:
     previous, rows, count = -(1 << 63), 0, 0  # a week of 1970 starts before it
     for partition in txn.partitions():
-        check(partition.timestamp > previous, f"_txn: partition {partition.timestamp} after {previous}")
-        check(partition.size_word >= 0 and partition.name_txn >= -1, f"_txn: partition {partition}")
-        check(not partition.is_parquet or 0 < partition.last_word < 1 << 44, f"_txn: parquet {partition}")
+        if partition.timestamp <= previous:
+            raise UnknownLayout(f"_txn: partition {partition.timestamp} after {previous}")
+        if partition.size_word < 0 or partition.name_txn < -1:
+            raise UnknownLayout(f"_txn: partition {partition}")
+        if partition.is_parquet and not 0 < partition.last_word < 1 << 44:
+            raise UnknownLayout(f"_txn: parquet {partition}")
         previous, rows, count = partition.timestamp, rows + partition.rows, count + 1
     check(rows == txn.rows, f"_txn: {rows} rows in {count} partitions, {txn.rows} in the table")

@@ -1,8 +1,7 @@
 """The last look before placing: every file of the backup is staged, with its size, and no other."""
 
 import stat
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from questdb_backup.errors import DamagedBackupError, RestoreFailedError
@@ -10,6 +9,7 @@ from questdb_backup.manifest import Entry, ShardRef
 from questdb_backup.restore.contents import is_restored, read_entries
 from questdb_backup.restore.files import SafeTree, count_files
 from questdb_backup.restore.staging import TREE, Staging
+from questdb_backup.restore.threads import shared_threads
 from questdb_backup.stores.base import ObjectStore
 
 
@@ -21,16 +21,15 @@ class Checked:
     bytes: int
 
 
-def check_tree(store: ObjectStore, staging: Staging, shards: Iterable[ShardRef], threads: int) -> Checked:
-    """Compare the tree with every shard, and set the modes; one shard in memory per thread.
+def check_tree(store: ObjectStore, staging: Staging, shards: Iterable[ShardRef]) -> Checked:
+    """Compare the tree with every shard, and set the modes; a few shards in memory.
 
-    Raise RestoreFailedError for a file that is missing or has another size, DamagedBackupError where
-    the backup names a path twice.
+    The bytes are not looked at again: what a unit wrote it had verified. Raise RestoreFailedError for a
+    file that is missing or has another size, DamagedBackupError where the backup names a path twice.
     """
     files = size = 0
-    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="check") as pool:
-        pending: list[Future[Checked]] = []
-        for done in _in_flight(pool, store, staging, shards, pending, 2 * max(1, threads)):
+    with shared_threads() as threads:
+        for done in threads.ahead(lambda shard: _check_shard(store, staging, shard), shards):
             files, size = files + done.files, size + done.bytes
     found = count_files(TREE, staging.descriptor)
     if found != files:
@@ -41,27 +40,6 @@ def check_tree(store: ObjectStore, staging: Staging, shards: Iterable[ShardRef],
             "remove the staging directory and start again, or take another backup",
         )
     return Checked(files=files, bytes=size)
-
-
-def _in_flight(
-    pool: ThreadPoolExecutor,
-    store: ObjectStore,
-    staging: Staging,
-    shards: Iterable[ShardRef],
-    pending: list[Future[Checked]],
-    limit: int,
-) -> Iterator[Checked]:
-    """Results in order, with a bounded number of shards under way."""
-    try:
-        for shard in shards:
-            pending.append(pool.submit(_check_shard, store, staging, shard))
-            if len(pending) >= limit:
-                yield pending.pop(0).result()
-        while pending:
-            yield pending.pop(0).result()
-    finally:
-        for waiting in pending:
-            waiting.cancel()
 
 
 def _check_shard(store: ObjectStore, staging: Staging, shard: ShardRef) -> Checked:

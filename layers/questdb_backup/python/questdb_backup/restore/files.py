@@ -53,7 +53,10 @@ def wrapped(path: str) -> Iterator[None]:
 
 
 class SafeTree:
-    """Files below one open directory, for one thread. Close it, or use it as a context manager."""
+    """Files below one open directory, for one thread; several of them may write one file.
+
+    Close it, or use it as a context manager.
+    """
 
     def __init__(self, name: str, parent: int) -> None:
         with wrapped(name):
@@ -87,18 +90,12 @@ class SafeTree:
         The owner may always read and write it until `set_mode`.
         """
         with wrapped(path):
-            descriptor = self._open(path)
-            info = os.fstat(descriptor)
-            if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
-                raise OSError(errno.EEXIST, "it is no plain file with one name")
-            if info.st_size != size:
-                os.ftruncate(descriptor, size)
-            os.fchmod(descriptor, mode | 0o600)
+            self._file(path, size, mode)
 
-    def write(self, path: str, offset: int, data: bytes) -> None:
-        """Write bytes of a file that `make_file` made."""
+    def write(self, path: str, size: int, mode: int, offset: int, data: bytes) -> None:
+        """Write bytes of a file, which is made where it is not open, as by `make_file`."""
         with wrapped(path):
-            descriptor = self._open(path)
+            descriptor = self._file(path, size, mode)
             rest = memoryview(data)
             while rest:
                 written = os.pwrite(descriptor, rest, offset)
@@ -119,13 +116,21 @@ class SafeTree:
         with wrapped(path):
             os.chmod(name, mode, dir_fd=self._folder(parent, make=False))
 
-    def _open(self, path: str) -> int:
+    def _file(self, path: str, size: int, mode: int) -> int:
         if path in self._files:
             self._files.move_to_end(path)
             return self._files[path]
         parent, _, name = path.rpartition("/")
-        descriptor = os.open(name, _FILE, 0o600, dir_fd=self._folder(parent, make=True))
-        return _keep(self._files, path, descriptor)
+        descriptor = os.open(name, _FILE, mode | 0o600, dir_fd=self._folder(parent, make=True))
+        _keep(self._files, path, descriptor)
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
+            raise OSError(errno.EEXIST, "it is no plain file with one name")
+        if info.st_size != size:
+            os.ftruncate(descriptor, size)
+        if stat.S_IMODE(info.st_mode) != mode | 0o600:
+            os.fchmod(descriptor, mode | 0o600)
+        return descriptor
 
     def _folder(self, path: str, *, make: bool) -> int:
         """The open directory. Only the last `_KEPT_OPEN` stay open, so use it before asking for the next."""
@@ -142,6 +147,36 @@ class SafeTree:
             with suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=above)
         return _keep(self._folders, path, os.open(name, _FOLDER, dir_fd=above))
+
+
+class Trees:
+    """The trees of several threads that fill one directory; each takes one for a while.
+
+    Close it, or use it as a context manager, when no thread has one.
+    """
+
+    def __init__(self, name: str, parent: int) -> None:
+        self._where = (name, parent)
+        self._free: list[SafeTree] = []
+
+    def __enter__(self) -> "Trees":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._free:
+            self._free.pop().close()
+
+    @contextmanager
+    def one(self) -> Iterator[SafeTree]:
+        """A tree for this thread; it keeps open what it was used for last."""
+        try:
+            tree = self._free.pop()
+        except IndexError:
+            tree = SafeTree(*self._where)
+        try:
+            yield tree
+        finally:
+            self._free.append(tree)
 
 
 def _keep(kept: OrderedDict[str, int], path: str, descriptor: int) -> int:

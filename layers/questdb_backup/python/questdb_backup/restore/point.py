@@ -79,7 +79,7 @@ def check_manifest(manifest: Manifest, key: str) -> None:
 
 def _is_sound(shard: ShardRef) -> bool:
     return _texts(shard.key, shard.digest, shard.first, shard.last) and _count(
-        shard.plain_size, shard.files, shard.bytes
+        shard.plain_size, shard.groups, shard.files, shard.bytes, *shard.packs.values()
     )
 
 

@@ -1,8 +1,8 @@
 """The staging directory ``ROOT/.restore_staging``: what it is for, its plan, what is done of it.
 
     restore.json   instance, backup, digest of the manifest, and the execution that owns it; written first
-    plan.jsonl     a line per unit of work
-    done/<n>       the unit's files are whole and durable
+    plan.jsonl     the units of work, and plan.index: see `plan`
+    done/          the units that are done: see `marks`
     placing.json   the files are being put in place: undone by the next step that finds it
     placed.json    the database is in place, this directory is of no more use
     failed.json    why the last restore into it ended
@@ -14,7 +14,7 @@ A directory of that name without our ``restore.json`` is somebody else's and is 
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,17 @@ from typing import Any
 
 from questdb_backup.errors import BackupToolError, ConfigurationError, RestoreFailedError
 from questdb_backup.restore.contents import STAGING, Piece
-from questdb_backup.restore.files import SafeTree, names_in, wrapped
+from questdb_backup.restore.files import SafeTree, Trees, names_in, wrapped
+from questdb_backup.restore.marks import DONE, Marks
+from questdb_backup.restore.plan import PlanFiles
 from questdb_backup.restore.request import Restore
-from questdb_backup.restore.small_files import TEMPORARY, SmallFiles
-from questdb_backup.restore.system import locked, sync_file_system
+from questdb_backup.restore.small_files import TEMPORARY
+from questdb_backup.restore.system import locked
 
 TREE = "tree"
-_IDENTITY, _PLAN, _DONE, _LOCK = "restore.json", "plan.jsonl", "done", "lock"
+_IDENTITY, _LOCK = "restore.json", "lock"
 _PLACING, _PLACED, _FAILED = "placing.json", "placed.json", "failed.json"
-_PRODUCT, _FORMAT = "questdb-backup restore", 1
+_PRODUCT, _FORMAT = "questdb-backup restore", 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ class Owner:
         )
 
 
-class Staging(SmallFiles):
+class Staging(PlanFiles):
     """An open staging directory; all that it does goes through its descriptor."""
 
     def __init__(self, root: Path, *, make: bool = False) -> None:
@@ -64,6 +66,7 @@ class Staging(SmallFiles):
             self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except NotADirectoryError as error:
             raise self._foreign() from error
+        self._marks = Marks(self._fd)
 
     @classmethod
     def find(cls, root: Path) -> "Staging | None":
@@ -134,45 +137,26 @@ class Staging(SmallFiles):
 
     def lay_out(self, units: Iterable[list[Piece]]) -> None:
         """Write the plan and make what it needs, once."""
-        for name in (TREE, _DONE):
+        for name in (TREE, DONE):
             with wrapped(name), suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=self._fd)
         if not self.has_plan():
-            self._write(_PLAN, (json.dumps([piece.to_json() for piece in unit]) + "\n" for unit in units))
-
-    def has_plan(self) -> bool:
-        """Whether the plan is whole."""
-        return self._has(_PLAN)
-
-    def units(self) -> Iterator[list[Piece]]:
-        """The plan, one unit at a time."""
-        with self._lines(_PLAN) as file:
-            for line in file:
-                yield [Piece.from_json(piece) for piece in json.loads(line)]
-
-    def unit(self, number: int) -> list[Piece]:
-        """One unit. Raise RestoreFailedError where the plan has none of that number."""
-        for index, unit in enumerate(self.units()):
-            if index == number:
-                return unit
-        raise RestoreFailedError(f"the plan in {self.path} has no unit {number}", "start the restore again")
+            self.write_plan(units)
 
     def open_units(self) -> list[int]:
         """Numbers of the units that are not done."""
-        with self._lines(_PLAN) as file:
-            count = sum(1 for _ in file)
-        finished = {int(name) for name in self._names(_DONE) if name.isdecimal()}
-        return [number for number in range(count) if number not in finished]
+        finished = self._marks.done()
+        return [number for number in range(len(self.unit_sizes())) if number not in finished]
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes of the units that are done, and of all."""
+        finished, sizes = self._marks.done(), self.unit_sizes()
+        return sum(size for number, size in enumerate(sizes) if number in finished), sum(sizes)
 
     def bytes_open(self) -> int:
         """Bytes that units which are not done have to write."""
-        wanted = set(self.open_units())
-        return sum(
-            piece.end - piece.start
-            for number, unit in enumerate(self.units())
-            if number in wanted
-            for piece in unit
-        )
+        done, total = self.progress()
+        return total - done
 
     def bytes_staged(self) -> int:
         """Bytes on the disk that `clear` would free."""
@@ -183,23 +167,26 @@ class Staging(SmallFiles):
         return total
 
     def is_done(self, number: int) -> bool:
-        """Whether the unit's files are whole and durable."""
-        return self._has(f"{_DONE}/{number}")
+        """Whether the unit's files are whole, and nothing but the end of this boot can take them away."""
+        return self._marks.has(number)
 
-    def mark_done(self, number: int) -> None:
-        """Make all that was written durable, then say so."""
+    def mark_done(self, number: int, *, durable: bool) -> None:
+        """Say that the unit's files are whole; ``durable`` where other machines go on with the restore."""
         with wrapped(str(self.path)):
-            sync_file_system(self._fd)
-        self._write(f"{_DONE}/{number}", [])
+            self._marks.add(number, durable=durable)
 
     def sync(self) -> None:
         """Make all that was written durable."""
         with wrapped(str(self.path)):
-            sync_file_system(self._fd)
+            self._marks.sync()
 
     def tree(self) -> SafeTree:
         """The files, to be used by one thread."""
         return SafeTree(TREE, self._fd)
+
+    def trees(self) -> Trees:
+        """The files, for several threads."""
+        return Trees(TREE, self._fd)
 
     @property
     def descriptor(self) -> int:
@@ -285,6 +272,5 @@ def restore_progress(root: Path) -> tuple[int, int]:
         with staging:
             if staging.owner() is None or not staging.has_plan():
                 return 0, 0
-            total = sum(piece.end - piece.start for unit in staging.units() for piece in unit)
-            return total - staging.bytes_open(), total
+            return staging.progress()
     return 0, 0

@@ -5,7 +5,7 @@ table's own files (symbols, sequencer, WAL, its entry of ``.checkpoint``), then 
 the files of the root that belong to no table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -89,6 +89,28 @@ class PlannedGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupOutline:
+    """A group before its files are listed: an unchanged partition's directory is never looked at.
+
+    ``list_files`` raises SourceFileError where a referenced file is missing or shorter than its rows need.
+    """
+
+    table: str
+    partition: str
+    signature: str | None
+    list_files: Callable[[], Iterable[PlannedFile]]
+
+    def plan(self) -> PlannedGroup:
+        """List the files. Raise SourceFileError."""
+        return PlannedGroup(
+            table=self.table,
+            partition=self.partition,
+            signature=self.signature,
+            files=tuple(self.list_files()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTable:
     """What the manifest keeps of a table; ``txnlog_record`` is the proof of descent."""
 
@@ -106,15 +128,24 @@ class Source(Protocol):
 
     @property
     def tree(self) -> Tree:
-        """To read the files that `groups` names."""
+        """To read the files that the groups name."""
 
     def tables(self) -> Iterator[PlannedTable]:
         """Every directory of ``.checkpoint/db``, sorted; one at a time."""
 
-    def groups(self) -> Iterator[PlannedGroup]:
-        """Everything to store, tables sorted, each table's own group before its partitions in time order.
+    def outlines(self) -> Iterator[GroupOutline]:
+        """Everything to store, tables sorted, each table's own group before its partitions in time order."""
 
-        Raise SourceFileError where a referenced file is missing or shorter than its rows need.
+    def settled(self) -> Iterator[tuple[PlannedTable, Iterator[GroupOutline]]]:
+        """Tables of the live root with partitions that hardly change any more; needs no checkpoint.
+
+        Only with signatures, and only of tables that can prove their descent. Anything may vanish.
+        """
+
+    def txnlog_record(self, table: str, txn: int) -> str | None:
+        """The record of that transaction in the table's log, in hex; None where there is none.
+
+        It holds the commit's time, so two histories that part before it have different ones.
         """
 
     def torn_tables(self) -> list[str]:

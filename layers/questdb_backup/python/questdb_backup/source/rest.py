@@ -10,7 +10,7 @@ and out, the others the server makes anew. A symlink in ``conf/`` that leads out
 
 from collections.abc import Iterator
 
-from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup, Tree
+from questdb_backup.source.base import EntryKind, GroupOutline, PlannedFile, Tree
 from questdb_backup.source.listing import (
     CHECKPOINT,
     DB,
@@ -26,10 +26,15 @@ _CONF = "conf"
 _OURS = ".backup_instance_name"
 
 
-def root_group(tree: Tree) -> PlannedGroup:
+def root_outline(tree: Tree) -> GroupOutline:
     """The root's group; ``db/_tab_index.d`` is live and its ids only grow, so it is the last file."""
-    files = [*_checkpoint_files(tree), *_conf_files(tree), *_database_files(tree)]
-    return PlannedGroup(table="", partition="", signature=None, files=tuple(files))
+
+    def files() -> Iterator[PlannedFile]:
+        yield from _checkpoint_files(tree)
+        yield from _conf_files(tree)
+        yield from _database_files(tree)
+
+    return GroupOutline(table="", partition="", signature=None, list_files=files)
 
 
 def _checkpoint_files(tree: Tree) -> Iterator[PlannedFile]:

@@ -4,12 +4,13 @@ What recovery needs of the live directory is told by QuestDB's
 ``core/src/main/java/io/questdb/cairo/TableSnapshotRestore.java`` (9.3.4).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from questdb_backup.questdb.partitions import partition_directory, partition_key
 from questdb_backup.questdb.txn import Partition
-from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup, Tree, TreeEntry
+from questdb_backup.source.base import EntryKind, GroupOutline, PlannedFile, Tree, TreeEntry
 from questdb_backup.source.columns import PartitionFiles
 from questdb_backup.source.listing import (
     CHECKPOINT,
@@ -44,24 +45,37 @@ class TablePlanner:
     signs: bool
     lists_indexes: bool
 
-    def groups(self, table: Table) -> Iterator[PlannedGroup]:
+    def outlines(self, table: Table) -> Iterator[GroupOutline]:
         """The table's own group, then its partitions in time order."""
         if table.kind == "unknown":
-            yield self._group(table, "", None, self._whole_table(table))
+            yield self._outline(table, "", None, partial(self._whole_table, table))
             return
         entries = list_needed(self.tree, f"{DB}/{table.directory}")
-        yield self._group(table, "", None, self._own_files(table, entries))
+        yield self._outline(table, "", None, partial(self._own_files, table, entries))
         if table.state is not None:
-            links = {entry.name for entry in entries if entry.kind is EntryKind.SYMLINK}
-            for partition in table.state.txn.partitions():
-                yield from self._partition(table, table.state, partition, links)
+            yield from self._partitions(table, table.state, list(table.state.txn.partitions()), entries)
 
-    def _group(
-        self, table: Table, partition: str, signature: str | None, files: Iterator[PlannedFile]
-    ) -> PlannedGroup:
-        return PlannedGroup(
-            table=table.directory, partition=partition, signature=signature, files=tuple(files)
-        )
+    def settled(self, table: Table) -> Iterator[GroupOutline]:
+        """The partitions of a live table that have a signature, without the last one, which grows."""
+        if table.state is None:
+            return
+        entries = list_needed(self.tree, f"{DB}/{table.directory}")
+        partitions = list(table.state.txn.partitions())[:-1]
+        for outline in self._partitions(table, table.state, partitions, entries):
+            if outline.signature is not None:
+                yield outline
+
+    def _partitions(
+        self, table: Table, state: State, partitions: list[Partition], entries: list[TreeEntry]
+    ) -> Iterator[GroupOutline]:
+        links = {entry.name for entry in entries if entry.kind is EntryKind.SYMLINK}
+        for partition in partitions:
+            yield from self._partition(table, state, partition, links)
+
+    def _outline(
+        self, table: Table, partition: str, signature: str | None, files: Callable[[], Iterator[PlannedFile]]
+    ) -> GroupOutline:
+        return GroupOutline(table=table.directory, partition=partition, signature=signature, list_files=files)
 
     def _whole_table(self, table: Table) -> Iterator[PlannedFile]:
         """Everything as it stands: the checkpoint's files must be there, others may vanish in a purge."""
@@ -105,7 +119,7 @@ class TablePlanner:
 
     def _partition(
         self, table: Table, state: State, partition: Partition, links: set[str]
-    ) -> Iterator[PlannedGroup]:
+    ) -> Iterator[GroupOutline]:
         name = partition_directory(
             partition.timestamp, state.meta.partition_by, nanos=state.meta.nanos, name_txn=partition.name_txn
         )
@@ -114,11 +128,11 @@ class TablePlanner:
             return
         linked = name in links
         # The bytes behind a link are not the server's alone, so nothing vouches for them.
-        signature = (
-            partition_signature(table.directory, state, partition) if self.signs and not linked else None
-        )
-        files = self._partition_files(state, partition, path, linked=linked)
-        yield self._group(table, partition_key(partition.timestamp), signature, files)
+        signature = None
+        if self.signs and not linked and not _has_live_indexes(state, partition):
+            signature = partition_signature(table.directory, state, partition)
+        files = partial(self._partition_files, state, partition, path, linked=linked)
+        yield self._outline(table, partition_key(partition.timestamp), signature, files)
 
     def _partition_files(
         self, state: State, partition: Partition, path: str, *, linked: bool
@@ -142,6 +156,11 @@ class TablePlanner:
 
     def _is_linked(self, table: Table) -> bool:
         return table.directory in self.links
+
+
+def _has_live_indexes(state: State, partition: Partition) -> bool:
+    """Whether index files are stored that no signature covers: the ones beside ``data.parquet``."""
+    return partition.is_parquet and any(column.indexed for column in state.meta.symbols)
 
 
 def _is_kept(name: str) -> bool:

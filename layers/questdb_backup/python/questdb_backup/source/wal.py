@@ -22,6 +22,7 @@ from questdb_backup.source.listing import (
     missing,
     needed_file,
     read_needed,
+    read_some,
     walk,
 )
 
@@ -59,6 +60,27 @@ def last_record(tree: Tree, table: str, last_txn: int | None) -> str | None:
     if not last_txn or last_txn < 0 or not _is_v1(tree, log):
         return None
     return read_needed(tree, log, log_size(last_txn - 1), RECORD_SIZE).hex()
+
+
+def find_record(tree: Tree, table: str, txn: int) -> str | None:
+    """The log's record of any transaction in hex; None where the log does not reach it, or is not V1."""
+    log = f"{DB}/{table}/{SEQUENCER}/{_LOG}"
+    header = read_some(tree, log, 0, _HEADER_BYTES)
+    try:
+        if txn < 1 or parse_log_header(header).max_txn < txn:
+            return None
+    except UnknownLayout:
+        return None
+    record = read_some(tree, log, log_size(txn - 1), RECORD_SIZE)
+    return record.hex() if len(record) == RECORD_SIZE else None
+
+
+def last_txn_of(tree: Tree, table: str) -> int | None:
+    """The last transaction of the live log; None where it is not V1."""
+    try:
+        return parse_log_header(read_some(tree, f"{DB}/{table}/{SEQUENCER}/{_LOG}", 0, _HEADER_BYTES)).max_txn
+    except UnknownLayout:
+        return None
 
 
 def pending_segments(

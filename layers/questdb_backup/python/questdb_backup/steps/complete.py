@@ -10,19 +10,30 @@ from questdb_backup.catalog import BackupRow, Catalog, ManifestRef, Tombstone, p
 from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.clock import seconds_between
 from questdb_backup.codec import compress_text, decompress_text, digest_of
-from questdb_backup.errors import DamagedBackupError, ObjectNotFoundError, ObjectTombstonedError
-from questdb_backup.manifest import Group, Manifest, ShardRef, TableRef, encode_manifest
+from questdb_backup.errors import (
+    DamagedBackupError,
+    ObjectNotFoundError,
+    ObjectTombstonedError,
+    SourceFileError,
+)
+from questdb_backup.increment import needed_bytes
+from questdb_backup.leftovers import read_result
+from questdb_backup.manifest import (
+    Group,
+    KeptShard,
+    Manifest,
+    ShardRef,
+    TableRef,
+    encode_manifest,
+    read_manifest,
+)
 from questdb_backup.packs import PackInfo
 from questdb_backup.questdb.base import Fence
 from questdb_backup.services import Services
 from questdb_backup.shards import ShardCutter, merge_groups
-from questdb_backup.steps.plan import previous_manifest
 from questdb_backup.steps.run import Run, check_lease
 from questdb_backup.stores.base import ObjectStore
-from questdb_backup.units import UnitResult, decode_result
-
-ATTEMPTS = 6
-"""A task is tried once and retried five times: see Retry in the state machine."""
+from questdb_backup.units import SettledPart, UnitResult
 
 
 def complete_backup(
@@ -80,15 +91,17 @@ def _build(
     release: dict[str, Any] | None,
     catalog: Catalog,
 ) -> Manifest:
-    base = previous_manifest(services.store, catalog)
-    if base and base.backup_timestamp != plan["previous"]:
-        raise DamagedBackupError(f"the previous backup changed from {plan['previous']} during the run")
-    collector = _Collector(services.store, run, int(plan["units"]), base)
+    base = _previous(services.store, catalog, plan["previous"])
+    collector = _Collector(services.store, run, _units(plan), base)
     tables = tuple(collector.tables(_planned_tables(services.store, run, int(plan["attempt"]))))
     counters: dict[str, float] = dict(collector.counters)
     counters["tables"] = sum(1 for table in tables if table.table)
+    counters["files"] = sum(shard.files for table in tables for shard in table.shards)
+    counters["bytes"] = sum(shard.bytes for table in tables for shard in table.shards)
     if release and release.get("held_seconds") is not None:
         counters["checkpoint_held_seconds"] = float(release["held_seconds"])
+    needed = needed_bytes(tables)
+    counters["bytes_wasted"] = sum(max(0, info.size - needed[name]) for name, info in collector.packs.items())
     return Manifest(
         backup_timestamp=run.backup_timestamp,
         backup_instance_name=run.instance,
@@ -104,13 +117,31 @@ def _build(
     )
 
 
+def _previous(store: ObjectStore, catalog: Catalog, timestamp: str | None) -> Manifest | None:
+    """The backup that the plan builds upon."""
+    if timestamp is None:
+        return None
+    row = catalog.row(timestamp)
+    if row is None or row.manifest is None:
+        raise DamagedBackupError(f"the backup of {timestamp} went during the run", "start the backup again")
+    return read_manifest(store, row.manifest)
+
+
+def _units(plan: dict[str, Any]) -> range:
+    """The numbers of the plan's units; those before are of what was settled."""
+    first = int(plan["first"])
+    return range(first, first + int(plan["units"]))
+
+
 class _Collector:
     """Streams the results of all units, in order, into shards; holds one shard at a time."""
 
-    def __init__(self, store: ObjectStore, run: Run, units: int, base: Manifest | None) -> None:
+    def __init__(self, store: ObjectStore, run: Run, units: range, base: Manifest | None) -> None:
         self._store = store
         self._run = run
         self._units = units
+        self._counted: set[int] = set()
+        self._last: UnitResult | None = None
         self._known_packs = dict(base.packs) if base else {}
         self._known_shards = {
             table.table: {shard.digest: shard.key for shard in table.shards}
@@ -121,19 +152,18 @@ class _Collector:
 
     def tables(self, planned: dict[str, dict[str, Any]]) -> Iterator[TableRef]:
         """Every table with its shards."""
-        for name, groups in groupby(merge_groups(self._groups()), key=lambda group: group.table):
+        for name, items in groupby(merge_groups(self._items()), key=lambda item: item.table):
             facts = planned.get(name, {"table": name, "name": "", "kind": "root"})
-            yield TableRef(**facts, shards=tuple(self._shards(name, groups)))
+            yield TableRef(**facts, shards=tuple(self._shards(name, items)))
 
-    def _shards(self, table: str, groups: Iterator[Group]) -> Iterator[ShardRef]:
+    def _shards(self, table: str, items: Iterator[Group | KeptShard]) -> Iterator[ShardRef]:
         cutter = ShardCutter(write=self._write_shard, known=self._known_shards.get(table, {}))
-        for group in groups:
-            self._note_packs(group)
-            shard = cutter.add(group)
-            if shard:
+        for item in items:
+            for shard in cutter.take(item):
+                self._note_packs(shard)
                 yield shard
-        last = cutter.finish()
-        if last:
+        if last := cutter.finish():
+            self._note_packs(last)
             yield last
 
     def _write_shard(self, digest: str, plain: bytes) -> str:
@@ -141,31 +171,52 @@ class _Collector:
         self._store.create(key, compress_text(plain))
         return key
 
-    def _note_packs(self, group: Group) -> None:
-        for entry in group.entries:
-            for chunk in entry.chunks:
-                if chunk.pack and chunk.pack not in self.packs:
-                    self.packs[chunk.pack] = self._known_packs[chunk.pack]
+    def _note_packs(self, shard: ShardRef) -> None:
+        for name in shard.packs:
+            self.packs[name] = self._known_packs[name]
 
-    def _groups(self) -> Iterator[Group]:
-        for number in range(self._units):
-            result = _read_result(self._store, self._run, number)
-            self._known_packs.update(result.packs)
+    def _items(self) -> Iterator[Group | KeptShard]:
+        for number in self._units:
+            for item in self._result(number).items:
+                if isinstance(item, SettledPart):
+                    yield from self._settled_groups(item)
+                else:
+                    yield item
+        for number in range(self._units.start):
+            if number not in self._counted:
+                self._result(number)
+
+    def _settled_groups(self, part: SettledPart) -> Iterator[Group]:
+        """The partition's parts from the units that stored it before the checkpoint."""
+        found = False
+        for number in range(part.first, part.last + 1):
+            if self._last is None or self._last.number != number:
+                self._last = self._result(number)
+            for group in self._last.items:
+                if isinstance(group, Group) and (group.table, group.partition) == (
+                    part.table,
+                    part.partition,
+                ):
+                    found = True
+                    yield group
+        if not found:
+            raise SourceFileError(
+                f"the partition {part.partition} of '{part.table}' could not be read before the checkpoint",
+                "something but the server changed its files; start the backup again",
+            )
+
+    def _result(self, number: int) -> UnitResult:
+        result = read_result(self._store, self._run.instance, self._run.backup_timestamp, number)
+        if result is None:
+            raise DamagedBackupError(
+                f"unit {number} of run {self._run.backup_timestamp} has no result", "start the backup again"
+            )
+        self._known_packs.update(result.packs)
+        if number not in self._counted:
+            self._counted.add(number)
             for name, value in result.counters.items():
                 self.counters[name] = self.counters.get(name, 0) + value
-            yield from result.groups
-
-
-def _read_result(store: ObjectStore, run: Run, number: int) -> UnitResult:
-    """The result of the lowest attempt: attempts write packs of their own, so any of them is whole."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return decode_result(store.get(keys.result(run.instance, run.backup_timestamp, number, attempt)))
-        except ObjectNotFoundError:
-            continue
-    raise DamagedBackupError(
-        f"unit {number} of run {run.backup_timestamp} has no result", "start the backup again"
-    )
+        return result
 
 
 def _planned_tables(store: ObjectStore, run: Run, attempt: int) -> dict[str, dict[str, Any]]:
@@ -212,6 +263,20 @@ def names_of(store: ObjectStore, stone: Tombstone) -> list[str]:
     if stone.names_key is None:
         return list(stone.names)
     try:
-        return [str(name) for name in json.loads(store.get(stone.names_key))]
+        names: list[str] = json.loads(store.get(stone.names_key))
+        foreign = [name for name in names if not name.startswith(_folder_of(stone.names_key))]
     except ObjectNotFoundError:
         return []
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DamagedBackupError(f"{stone.names_key} cannot be read: {error!r}", _KEPT_HINT) from error
+    if foreign:
+        raise DamagedBackupError(f"{stone.names_key} names '{foreign[0]}', another's object", _KEPT_HINT)
+    return names
+
+
+def _folder_of(key: str) -> str:
+    """The instance's part of the store; nothing else is a tombstone's to name."""
+    return key.partition("/tombstones/")[0] + "/"
+
+
+_KEPT_HINT = "nothing that it named is deleted; `questdb-backup check --remove-orphans` finds what is left"

@@ -52,7 +52,7 @@ def _place(services: Services, staging: Staging, restore: Restore) -> list[str]:
         )
     manifest = _manifest(services.store, restore)
     shards = (shard for table in manifest.tables for shard in table.shards)
-    check_tree(services.store, staging, shards, services.config.max_concurrency)
+    check_tree(services.store, staging, shards)
     check_whole(staging)
     staging.sync()
     name = restore.instance if restore.keep_instance else None

@@ -6,12 +6,14 @@ from questdb_backup.errors import PermanentError, RestoreFailedError
 from questdb_backup.restore.download import UnitDownload
 from questdb_backup.restore.request import Restore
 from questdb_backup.restore.staging import Staging
+from questdb_backup.restore.threads import shared_threads
 from questdb_backup.services import Services
 
 
 def download_partitions(services: Services, restore: Restore, unit: int) -> dict[str, Any]:
-    """Bring back one unit, verified and durable; a unit that is done already is left alone.
+    """Bring back one unit, every chunk verified; a unit that is done already is left alone.
 
+    On AWS, where another machine goes on with the restore, it is durable when this returns.
     Raise DamagedBackupError naming the object and the file, RestoreFailedError where the staging
     directory has passed to another restore, StorageFullError.
     """
@@ -24,12 +26,12 @@ def download_partitions(services: Services, restore: Restore, unit: int) -> dict
 
 def _bring_back(services: Services, staging: Staging, restore: Restore, unit: int) -> None:
     try:
-        with staging.tree() as tree:
-            UnitDownload(services.store, restore.instance, tree).run(staging.unit(unit))
+        with shared_threads() as threads, staging.trees() as trees:
+            UnitDownload(services.store, restore.instance, trees, threads).run(staging.unit(unit))
     except PermanentError as error:
         staging.record_failure({"error": str(error)})  # a failed Map does not tell what its child said
         raise
-    staging.mark_done(unit)
+    staging.mark_done(unit, durable=services.config.stack_id is not None)
 
 
 def open_staging(restore: Restore) -> Staging:

@@ -1,101 +1,89 @@
-"""PlanBackup: what the checkpoint references, cut into units of work."""
+"""PlanBackup: units of work; first of what is settled, then of all that the checkpoint has."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from questdb_backup import keys
 from questdb_backup.catalog import Catalog
-from questdb_backup.codec import compress_text
-from questdb_backup.errors import SourceFileError
-from questdb_backup.manifest import Manifest, ShardRef, read_manifest
-from questdb_backup.services import Services
-from questdb_backup.source.base import PlannedTable
+from questdb_backup.errors import DamagedBackupError, SourceFileError
+from questdb_backup.manifest import Manifest, read_manifest
+from questdb_backup.planner import Planner
+from questdb_backup.services import Services, logger
+from questdb_backup.settled import read_settled
+from questdb_backup.source.base import Source
 from questdb_backup.steps.run import Run, check_lease
 from questdb_backup.stores.base import ObjectStore
-from questdb_backup.units import Unit, UnitGroup, cut_units, encode_unit
 
 
 def plan_backup(
-    services: Services, run: Run, source: str, version: str | None, attempt: int
+    services: Services, run: Run, source: str, version: str | None, started_at: str | None, attempt: int
 ) -> dict[str, Any]:
-    """Write the work list to the run's scratch; give where it is.
+    """Write a work list to the run's scratch; give where it is.
 
-    A list that an earlier attempt finished is taken as it is. Raise SourceFileError where a
-    referenced file is missing or too short, LeaseLostError.
+    Without a checkpoint (``started_at`` None, source ``path``) it has the partitions that will hardly change
+    any more, so that they are stored before the checkpoint is held; else everything. A list that an
+    earlier attempt finished is taken as it is. Raise SourceFileError where a referenced file is missing
+    or too short, LeaseLostError.
     """
     catalog = check_lease(services, run)
     base = previous_manifest(services.store, catalog)
-    key = keys.plan(run.instance, run.backup_timestamp)
+    settled = source == "path" and started_at is None
+    make_key = keys.settled_plan if settled else keys.plan
+    key = make_key(run.instance, run.backup_timestamp)
     found = services.store.read(key)
-    items = json.loads(found.data) if found else _write_plan(services, run, source, version, attempt, base)
-    total = sum(item["bytes"] for item in items)
-    services.status.set_total(run.instance, run.backup_timestamp, run.token, total)
+    before = [] if settled else _settled_items(services.store, run)
+    if found:
+        items = json.loads(found.data)
+    else:
+        planner = Planner(services.store, run, catalog, base, attempt)
+        origin = _origin(services, source, version)
+        if settled:
+            items = planner.plan_settled(origin)
+        else:
+            items = planner.plan(origin, read_settled(services.store, run), before)
+        services.store.create(key, json.dumps(items).encode())
+    _tell_total(services, run, [*before, *items])
     bucket, whole_key = services.store.address(key)
     return {
         "bucket": bucket,
         "key": whole_key,
+        "settled": settled,
+        "first": len(before),
         "units": len(items),
         "attempt": items[0]["attempt"] if items else attempt,
-        "bytes": total,
+        "bytes": sum(item["bytes"] for item in items),
         "previous": base.backup_timestamp if base else None,
     }
 
 
-def _write_plan(
-    services: Services, run: Run, source: str, version: str | None, attempt: int, base: Manifest | None
-) -> list[dict[str, int]]:
+def previous_manifest(store: ObjectStore, catalog: Catalog) -> Manifest | None:
+    """The newest complete backup, whose chunks and shards may be referred to; retention keeps it.
+
+    None where there is none, and where its manifest is damaged: the next backup must not suffer from it.
+    """
+    row = catalog.latest_complete()
+    try:
+        return read_manifest(store, row.manifest) if row and row.manifest else None
+    except DamagedBackupError as error:
+        logger.warning("everything is read and stored anew: %s", error)
+        return None
+
+
+def _settled_items(store: ObjectStore, run: Run) -> list[dict[str, Any]]:
+    found = store.read(keys.settled_plan(run.instance, run.backup_timestamp))
+    return json.loads(found.data) if found else []
+
+
+def _origin(services: Services, source: str, version: str | None) -> Source:
     origin = services.make_source(version)
     if source == "frozen" and (torn := origin.torn_tables()):
         raise SourceFileError(
             f".checkpoint/db lacks mandatory files for {', '.join(torn[:5])}",
             "the copy was made of a torn or no checkpoint; make it anew under CHECKPOINT CREATE",
         )
-    store, instance, timestamp = services.store, run.instance, run.backup_timestamp
-    items: list[dict[str, int]] = []
-    for number, share in enumerate(cut_units(origin.groups())):
-        unit = Unit(number=number, base=_base_shards(base, share), groups=share)
-        store.create(keys.unit(instance, timestamp, number, attempt), encode_unit(unit))
-        size = sum(group.bytes for group in share)
-        items.append({"unit": number, "attempt": attempt, "bytes": size})
-    store.create(keys.plan_tables(instance, timestamp, attempt), _encode_tables(origin.tables()))
-    store.create(keys.plan(instance, timestamp), json.dumps(items).encode())
-    return items
+    return origin
 
 
-def previous_manifest(store: ObjectStore, catalog: Catalog) -> Manifest | None:
-    """The newest complete backup, whose chunks and shards may be referred to; retention keeps it."""
-    row = catalog.latest_complete()
-    return read_manifest(store, row.manifest) if row and row.manifest else None
-
-
-def _base_shards(base: Manifest | None, share: tuple[UnitGroup, ...]) -> tuple[ShardRef, ...]:
-    """Shards of the previous backup that hold the same tables' same stretch of time."""
-    if base is None:
-        return ()
-    wanted: dict[str, tuple[str, str]] = {}
-    for group in share:
-        first, last = wanted.get(group.table, (group.partition, group.partition))
-        wanted[group.table] = (min(first, group.partition), max(last, group.partition))
-    return tuple(
-        shard
-        for table in base.tables
-        if table.table in wanted
-        for shard in table.shards
-        if shard.first <= wanted[table.table][1] and wanted[table.table][0] <= shard.last
-    )
-
-
-def _encode_tables(tables: Iterator[PlannedTable]) -> bytes:
-    rows = (
-        {
-            "table": table.table,
-            "name": table.name,
-            "kind": table.kind,
-            "last_txn": table.last_txn,
-            "txnlog_record": table.txnlog_record,
-            "rows": table.rows,
-        }
-        for table in tables
-    )
-    return compress_text(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+def _tell_total(services: Services, run: Run, items: list[dict[str, Any]]) -> None:
+    total = sum(item["bytes"] for item in items)
+    services.status.set_total(run.instance, run.backup_timestamp, run.token, total)

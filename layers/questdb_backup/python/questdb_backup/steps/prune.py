@@ -13,14 +13,23 @@ from functools import partial
 from typing import Any
 
 from questdb_backup import keys
-from questdb_backup.catalog import BackupRow, Catalog, RunRecord, Tombstone, require_lease, with_row
+from questdb_backup.catalog import (
+    BackupRow,
+    Catalog,
+    ManifestRef,
+    RunRecord,
+    Tombstone,
+    require_lease,
+    with_row,
+)
 from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.clock import add_seconds
 from questdb_backup.errors import BackupToolError, DamagedBackupError, LeaseLostError, ObjectNotFoundError
+from questdb_backup.leftovers import ATTEMPTS, work_list
 from questdb_backup.manifest import Manifest, read_manifest
 from questdb_backup.retention import KeepLatest, RetentionPlan, plan_retention
 from questdb_backup.services import Services, logger
-from questdb_backup.steps.complete import ATTEMPTS, names_of
+from questdb_backup.steps.complete import names_of
 from questdb_backup.stores.base import ObjectStore
 from questdb_backup.units import decode_result
 from questdb_backup.words import BackupStatus
@@ -88,6 +97,7 @@ class _Cleanup:
         self._store: ObjectStore = services.store
         self._instance = instance
         self._token = token
+        self._named: dict[str, set[str]] = {}
         self.report = plan_prune(services, instance)
 
     def catalog(self) -> Catalog:
@@ -112,14 +122,12 @@ class _Cleanup:
         """Delete manifests that an earlier prune left, and what has waited long enough."""
         catalog = self.catalog()
         now = self._services.now()
-        live: set[str] | None = None
         for stone in catalog.tombstones:
             if stone.manifest:
                 self._guarded(stone.removed, partial(self._delete_manifest, stone))
             if stone.delete_after > now:
                 continue
-            live = live if live is not None else self._live_names(catalog)
-            self._guarded(stone.removed, partial(self._delete_names, stone, live))
+            self._guarded(stone.removed, partial(self._delete_names, stone, catalog))
 
     def _guarded(self, removed: str, act: Callable[[], None]) -> None:
         """Run one cleanup; its error goes to the row it concerns."""
@@ -148,7 +156,8 @@ class _Cleanup:
             )
         )
 
-    def _delete_names(self, stone: Tombstone, live: set[str]) -> None:
+    def _delete_names(self, stone: Tombstone, catalog: Catalog) -> None:
+        live = self._live_names(catalog)
         names = [name for name in names_of(self._store, stone) if name not in live]
         if stone.names_key:
             names.append(stone.names_key)
@@ -170,8 +179,14 @@ class _Cleanup:
         names: set[str] = set()
         for row in catalog.complete_rows():
             assert row.manifest is not None, "complete rows have one"
-            names |= _names(self._instance, read_manifest(self._store, row.manifest))
+            names |= self._names(row.manifest)
         return names
+
+    def _names(self, ref: ManifestRef) -> set[str]:
+        """Keys that a manifest refers to; each is read once, however many backups go."""
+        if ref.key not in self._named:
+            self._named[ref.key] = _names(self._instance, read_manifest(self._store, ref))
+        return self._named[ref.key]
 
     def remove_backups(self) -> None:
         """Tombstone what retention removes, then delete its manifest."""
@@ -204,7 +219,7 @@ class _Cleanup:
         """What the backup refers to; nothing where its manifest is damaged: its packs stay."""
         assert row.manifest is not None, "checked by the caller"
         try:
-            return _names(self._instance, read_manifest(self._store, row.manifest))
+            return self._names(row.manifest)
         except DamagedBackupError as error:
             logger.warning("%s; its packs stay in the store", error)
             return set()
@@ -233,27 +248,29 @@ class _Cleanup:
             if record.published:
                 self._guarded(record.run, partial(self._remove_published, record))
             elif record.run != lease.run:
-                self._guarded(record.run, partial(self._remove_dead, record))
+                self._guarded(record.run, partial(self._remove_dead, record, catalog))
 
     def _remove_published(self, record: RunRecord) -> None:
         self._delete(self._scratch(record.run))
         self._update(lambda before: _without_run(before, record.run))
 
-    def _remove_dead(self, record: RunRecord) -> None:
-        scratch = self._scratch(record.run)
-        names = [*self._packs_of(record.run), *scratch]
+    def _remove_dead(self, record: RunRecord, catalog: Catalog) -> None:
+        """Tombstone what it left; packs that a later run has taken over are that one's now."""
+        live = self._live_names(catalog)
+        packs = [name for name in self._packs_of(record.run) if name not in live]
+        names = [*packs, *self._scratch(record.run)]
         stone = self._make_stone(record.run, names, manifest=keys.manifest(self._instance, record.run))
         self._update(lambda before: _without_run(_with_stone(before, stone), record.run))
         self._delete_manifest(stone)
 
-    def _plan_items(self, run: str) -> list[dict[str, int]]:
-        found = self._store.read(keys.plan(self._instance, run))
-        return json.loads(found.data) if found else []
-
     def _scratch(self, run: str) -> list[str]:
-        names = [keys.plan(self._instance, run)]
+        names = [
+            keys.plan(self._instance, run),
+            keys.settled_plan(self._instance, run),
+            keys.settled_index(self._instance, run),
+        ]
         names += [keys.plan_tables(self._instance, run, attempt) for attempt in range(ATTEMPTS)]
-        for item in self._plan_items(run):
+        for item in work_list(self._store, self._instance, run):
             names.append(keys.unit(self._instance, run, item["unit"], item["attempt"]))
             names += [keys.result(self._instance, run, item["unit"], attempt) for attempt in range(ATTEMPTS)]
         return names
@@ -261,12 +278,12 @@ class _Cleanup:
     def _packs_of(self, run: str) -> list[str]:
         """Packs that the run's results name; those that none names stay in the store."""
         names: list[str] = []
-        for item in self._plan_items(run):
+        for item in work_list(self._store, self._instance, run):
             for attempt in range(ATTEMPTS):
                 try:
                     data = self._store.get(keys.result(self._instance, run, item["unit"], attempt))
                 except ObjectNotFoundError:
-                    break
+                    continue  # an attempt that died has none, the next one may
                 names += [keys.pack(self._instance, pack) for pack in decode_result(data).packs]
         return names
 

@@ -1,21 +1,28 @@
 """UploadPartitions: one unit of work, its files cut into chunks, the new ones stored in packs."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from questdb_backup import keys
-from questdb_backup.codec import CHUNK_BYTES, digest_of, encode
-from questdb_backup.errors import PermanentError, SourceFileError, StatusUnavailableError
-from questdb_backup.manifest import Entry, Group, ShardRef, read_shard
-from questdb_backup.packs import ChunkRef, PackWriter
+from questdb_backup.chunker import chunks, row_width
+from questdb_backup.codec import Encoded, digest_of, encode
+from questdb_backup.errors import DamagedBackupError, PermanentError, SourceFileError, StatusUnavailableError
+from questdb_backup.leftovers import read_result
+from questdb_backup.manifest import Entry, Group, KeptShard, read_shard
+from questdb_backup.packs import ChunkRef, PackInfo, PackWriter
 from questdb_backup.services import Services, logger
 from questdb_backup.source.base import EntryKind, PlannedFile, Tree
 from questdb_backup.steps.run import Run, check_lease
-from questdb_backup.stores.base import ObjectStore
-from questdb_backup.units import UnitFile, UnitResult, decode_unit, encode_result
+from questdb_backup.units import KeptItem, Unit, UnitFile, UnitGroup, UnitResult, decode_unit, encode_result
 
 _PROGRESS_SECONDS = 1.0
+_SMALL_BYTES = 1 << 14
+"""Shorter chunks are encoded at once: to hand them to another thread would cost more."""
 
 
 def upload_partitions(services: Services, run: Run, item: dict[str, int], attempt: int) -> dict[str, Any]:
@@ -38,21 +45,22 @@ def _upload(services: Services, run: Run, item: dict[str, int], attempt: int) ->
     number = item["unit"]
     key = keys.unit(run.instance, run.backup_timestamp, number, item["attempt"])
     unit = decode_unit(services.store.get(key))
-    worker = _Worker(services, run, number, attempt, _known_chunks(services.store, unit.base))
-    groups = []
-    for group in unit.groups:
-        entries = tuple(worker.store_files(group.files))
-        groups.append(
-            Group(table=group.table, partition=group.partition, signature=group.signature, entries=entries)
-        )
-    worker.writer.flush()
+    known = _Known(services, run, unit)
+    writer = PackWriter(
+        lambda index: keys.pack_name(run.backup_timestamp, number, attempt, index),
+        lambda name, data: services.store.create(keys.pack(run.instance, name), data),
+    )
+    with writer:
+        worker = _Worker(services, run, number, known, writer)
+        items = worker.store(unit)
+        writer.flush()
     check_lease(services, run)
     result = UnitResult(
         number=number,
         attempt=attempt,
-        packs=worker.writer.packs,
+        packs={**known.used, **writer.packs},
         counters=worker.counters,
-        groups=tuple(groups),
+        items=items,
     )
     services.store.create(
         keys.result(run.instance, run.backup_timestamp, number, attempt), encode_result(result)
@@ -60,46 +68,122 @@ def _upload(services: Services, run: Run, item: dict[str, int], attempt: int) ->
     worker.report(final=True)
 
 
-def _known_chunks(store: ObjectStore, base: tuple[ShardRef, ...]) -> dict[str, ChunkRef]:
-    """Chunks of the previous backup, by digest."""
-    return {
-        chunk.digest: chunk
-        for shard in base
-        for group in read_shard(store, shard)
-        for entry in group.entries
-        for chunk in entry.chunks
-    }
+class _Known:
+    """Chunks that are stored already, by digest: the previous backup's, dead runs', the unit's own."""
+
+    def __init__(self, services: Services, run: Run, unit: Unit) -> None:
+        self._chunks: dict[str, ChunkRef] = {}
+        self._packs: dict[str, PackInfo] = {}
+        self.used: dict[str, PackInfo] = {}
+        """Packs of dead runs that are referred to now."""
+        for left, number in unit.found:
+            result = read_result(services.store, run.instance, left, number)
+            if result is not None:
+                self._packs.update(result.packs)
+                self._learn(item for item in result.items if isinstance(item, Group))
+        spent = frozenset(unit.spent)
+        for shard in unit.base:
+            try:
+                self._learn(read_shard(services.store, shard), spent)
+            except DamagedBackupError as error:
+                logger.warning("its chunks are stored again: %s", error)
+
+    def _learn(self, groups: Iterator[Group], spent: frozenset[str] = frozenset()) -> None:
+        for group in groups:
+            for entry in group.entries:
+                for chunk in entry.chunks:
+                    if chunk.pack not in spent:
+                        self._chunks[chunk.digest] = chunk
+
+    def find(self, digest: str, length: int) -> ChunkRef | None:
+        """The chunk of that digest; any thread may ask."""
+        chunk = self._chunks.get(digest)
+        return chunk if chunk is not None and chunk.plain == length else None
+
+    def use(self, chunk: ChunkRef) -> ChunkRef:
+        """Refer to a known chunk."""
+        if chunk.pack in self._packs:
+            self.used[chunk.pack] = self._packs[chunk.pack]
+        return chunk
+
+    def add(self, chunk: ChunkRef) -> None:
+        """A chunk that was stored now."""
+        self._chunks[chunk.digest] = chunk
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A chunk's place in its file, filled when it is encoded."""
+
+    work: "Future[Encoded | ChunkRef] | None"
+    ref: ChunkRef | None = None
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A piece of a file, or a directory, and its chunks; ``gone`` where a live file has vanished."""
+
+    file: PlannedFile
+    slots: list[_Slot] = field(default_factory=list)
+    gone: bool = False
+
+    def entry(self) -> Entry:
+        """What the manifest keeps of it; every slot is filled."""
+        file = self.file
+        refs = tuple(slot.ref for slot in self.slots if slot.ref is not None)
+        size = sum(ref.plain for ref in refs)
+        kind = "d" if file.kind is EntryKind.DIRECTORY else "f"
+        return Entry(path=file.path, kind=kind, mode=file.mode, size=size, chunks=refs, link=file.link)
 
 
 class _Worker:
-    """Stores the files of one unit, in order."""
+    """Stores one unit: reads on the caller's thread, encodes on the process's pool, places in order."""
 
-    def __init__(
-        self, services: Services, run: Run, number: int, attempt: int, known: dict[str, ChunkRef]
-    ) -> None:
+    def __init__(self, services: Services, run: Run, number: int, known: _Known, writer: PackWriter) -> None:
         self._services = services
         self._run = run
         self._number = number
         self._known = known
+        self._writer = writer
         self._tree: Tree = services.make_source(None).tree
+        self._level = services.config.compression_level
+        self._waiting: deque[_Slot] = deque()
+        self._most_waiting = 2 * services.config.compression_threads + 1
         self._planned = 0
+        self._throttled = 0.0
         self._reported_at = time.monotonic()
         self.counters = dict.fromkeys(
-            ("files", "bytes_read", "bytes_stored", "bytes_reused", "chunks", "chunks_reused"), 0
-        )
-        self.writer = PackWriter(
-            lambda index: keys.pack_name(run.backup_timestamp, number, attempt, index),
-            lambda name, data: services.store.create(keys.pack(run.instance, name), data),
+            (
+                "bytes_read",
+                "bytes_stored",
+                "bytes_reused",
+                "bytes_unchanged",
+                "chunks",
+                "chunks_reused",
+                "partitions_unchanged",
+            ),
+            0,
         )
 
-    def store_files(self, pieces: tuple[UnitFile, ...]) -> Iterator[Entry]:
-        """The entries of a group; a live file that has vanished is left out."""
-        for piece in pieces:
-            entry = self._store(piece)
-            if entry is not None:
-                yield entry
-            self._planned += piece.file.size - piece.start
-            self.report()
+    def store(self, unit: Unit) -> tuple[KeptItem, ...]:
+        """Store everything; give what stands for it, in order. `flush` of the writer is the caller's."""
+        self._services.lower_priorities()
+        done: list[KeptItem | tuple[UnitGroup, list[_Piece]]] = []
+        for item in unit.items:
+            if not isinstance(item, UnitGroup):
+                self._keep(item)
+                done.append(item)
+                continue
+            try:
+                done.append((item, [self._read(piece) for piece in item.files]))
+            except SourceFileError as error:
+                if not unit.settled:
+                    raise
+                logger.info("%s; the checkpoint will tell", error.fact)
+        while self._waiting:
+            self._fill(self._waiting.popleft())
+        self.counters["throttled_seconds"] = round(self._throttled)
+        return tuple(_finished(*item) if isinstance(item, tuple) else item for item in done)
 
     def report(self, *, final: bool = False) -> None:
         """Tell the live status how far this unit is, once a second at most."""
@@ -114,57 +198,92 @@ class _Worker:
         except StatusUnavailableError as error:
             logger.warning("progress could not be told: %s", error)
 
-    def _store(self, piece: UnitFile) -> Entry | None:
-        file = piece.file
-        if file.kind is EntryKind.DIRECTORY:
-            return Entry(path=file.path, kind="d", mode=file.mode, size=0, link=file.link)
+    def _keep(self, item: KeptItem) -> None:
+        """Count what is carried over from the previous backup unread."""
+        if isinstance(item, KeptShard):
+            self.counters["partitions_unchanged"] += item.shard.groups
+            self.counters["bytes_unchanged"] += item.shard.bytes
+        elif isinstance(item, Group):
+            self.counters["partitions_unchanged"] += 1
+            self.counters["bytes_unchanged"] += sum(entry.size for entry in item.entries)
+
+    def _read(self, piece: UnitFile) -> _Piece:
+        """Read a piece and send its chunks to be encoded. Raise SourceFileError."""
+        read = _Piece(piece.file)
+        if piece.file.kind is EntryKind.DIRECTORY:
+            return read
         try:
-            chunks = tuple(self._chunks(piece))
+            for plain in self._chunks(piece):
+                read.slots.append(self._submit(plain, piece.file.column_type))
         except FileNotFoundError as error:
-            if not file.required:
-                return None
-            raise SourceFileError(
-                f"'{file.path}' is referenced by the checkpoint but missing",
-                "a restart of the server drops the checkpoint and what it kept; else its disk lost the file."
-                " Start the backup again",
-            ) from error
+            if piece.file.required:
+                raise SourceFileError(
+                    f"'{piece.file.path}' is referenced by the checkpoint but missing",
+                    "a restart of the server drops the checkpoint and what it kept; else its disk lost the"
+                    " file. Start the backup again",
+                ) from error
+            read.gone = True
         except OSError as error:
-            raise SourceFileError(f"'{file.path}' cannot be read: {error}") from error
-        self.counters["files"] += piece.start == 0
-        size = sum(chunk.plain for chunk in chunks)
-        return Entry(path=file.path, kind="f", mode=file.mode, size=size, chunks=chunks, link=file.link)
+            raise SourceFileError(f"'{piece.file.path}' cannot be read: {error}") from error
+        self._planned += piece.file.size - piece.start
+        self.report()
+        return read
 
-    def _chunks(self, piece: UnitFile) -> Iterator[ChunkRef]:
-        """Read the piece chunk by chunk; raise where an exact file is shorter than its rows need."""
-        offset, end = piece.start, piece.file.size
-        if offset == end:
-            self._tree.stat(piece.file.path)
-        while offset < end:
-            want = min(CHUNK_BYTES, end - offset)
-            plain = self._tree.read(piece.file.path, offset, want)
-            if len(plain) < want and piece.file.exact:
-                raise SourceFileError(_too_short(piece.file, offset + len(plain)), _SHORT_HINT)
-            if plain:
-                yield self._place(plain)
-            if len(plain) < want:
-                return
-            offset += want
+    def _chunks(self, piece: UnitFile) -> Iterator[bytes]:
+        """The piece in chunks; raise where an exact file is shorter than its rows need."""
+        file, found = piece.file, piece.start
+        if found == file.size:
+            self._tree.stat(file.path)
+        for plain in chunks(partial(self._read_at, file.path), found, file.size, row_width(file.column_type)):
+            found += len(plain)
+            yield plain
+        if file.exact and found < file.size:
+            raise SourceFileError(_too_short(file, found), _SHORT_HINT)
 
-    def _place(self, plain: bytes) -> ChunkRef:
+    def _read_at(self, path: str, offset: int, length: int) -> bytes:
+        """Read no faster than the throttle lets it."""
+        self._throttled += self._services.throttle.take(length)
+        return self._tree.read(path, offset, length)
+
+    def _submit(self, plain: bytes, column_type: str | None) -> _Slot:
+        self.counters["bytes_read"] += len(plain)
+        self.counters["chunks"] += 1
+        if len(plain) < _SMALL_BYTES:
+            work: Future[Encoded | ChunkRef] = Future()
+            work.set_result(self._encode(plain, column_type))
+        else:
+            work = self._services.codec_pool.submit(self._encode, plain, column_type)
+        slot = _Slot(work)
+        self._waiting.append(slot)
+        if len(self._waiting) > self._most_waiting:
+            self._fill(self._waiting.popleft())
+        return slot
+
+    def _encode(self, plain: bytes, column_type: str | None) -> Encoded | ChunkRef:
         digest = digest_of(plain)
+        return self._known.find(digest, len(plain)) or encode(plain, self._level, digest, column_type)
+
+    def _fill(self, slot: _Slot) -> None:
+        """Wait for a chunk, and place it unless it is stored already."""
+        assert slot.work is not None, "a slot is filled once"
+        found, slot.work = slot.work.result(), None
         counters = self.counters
-        counters["bytes_read"] += len(plain)
-        counters["chunks"] += 1
-        known = self._known.get(digest)
-        if known is not None and known.plain == len(plain):
-            counters["bytes_reused"] += len(plain)
-            counters["chunks_reused"] += 1
-            return known
-        chunk = encode(plain, self._services.config.compression_level, digest)
-        counters["bytes_stored"] += len(chunk.stored)
-        ref = self.writer.add(chunk)
-        self._known[digest] = ref
-        return ref
+        if isinstance(found, Encoded):
+            twin = self._known.find(found.digest, found.plain_length)  # placed while this was encoded
+            if twin is None:
+                counters["bytes_stored"] += len(found.stored)
+                slot.ref = self._writer.add(found)
+                self._known.add(slot.ref)
+                return
+            found = twin
+        counters["bytes_reused"] += found.plain
+        counters["chunks_reused"] += 1
+        slot.ref = self._known.use(found)
+
+
+def _finished(group: UnitGroup, pieces: list[_Piece]) -> Group:
+    entries = tuple(piece.entry() for piece in pieces if not piece.gone)
+    return Group(table=group.table, partition=group.partition, signature=group.signature, entries=entries)
 
 
 _SHORT_HINT = "QuestDB would start on it and answer wrong, so the backup fails; check the disk of the server"

@@ -63,4 +63,4 @@ class ObjectStore(Protocol):
         """Remove the objects; a key that is not there is a success."""
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object under the prefix, in no promised order. No verb and no step needs this."""
+        """Every object under the prefix, in no promised order. The verb `check` alone needs this."""

@@ -7,7 +7,6 @@ temporary file there, which an open of the store removes when it is a day old.
 
 import errno
 import os
-import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -197,17 +196,21 @@ class FsObjectStore:
                     path.unlink()
 
     def _make_folder(self, folder: Path) -> None:
-        """Make the folders from ``root`` down, each durable; never ``root``: it may be a lost mount."""
+        """Make the folders from ``root`` down, each durable; never ``root``: it may be a lost mount.
+
+        Nothing is put into a folder before it is durable: one that holds something is not synced again.
+        """
         if folder == self._root or folder in self._synced:
             return
-        self._make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
+        if not _holds_something(folder):
+            self._make_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
+            _sync_folder(folder.parent)
         self._synced.add(folder)
 
     @contextmanager
     def _temporary(self, data: bytes) -> Iterator[Path]:
-        path = self._atomic / f"{_OURS}{os.getpid()}-{secrets.token_hex(8)}.tmp"
+        path = self._atomic / f"{_OURS}{os.getpid()}-{os.urandom(8).hex()}.tmp"
         try:
             with path.open("xb", buffering=0) as file:
                 _write_all(file.fileno(), data)
@@ -280,6 +283,12 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _holds_something(folder: Path) -> bool:
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return next(entries, None) is not None
+    return False
 
 
 def _size(entry: "os.DirEntry[str]") -> int | None:

@@ -1,0 +1,163 @@
+"""Cuts a source into units of work, and leaves out what is stored already."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+from questdb_backup import keys
+from questdb_backup.catalog import Catalog
+from questdb_backup.codec import compress_text
+from questdb_backup.errors import SourceFileError
+from questdb_backup.increment import Carried, carry_over, descends, spent_packs
+from questdb_backup.leftovers import LeftUnit, left_of, left_units, place_of
+from questdb_backup.manifest import Manifest, ShardRef, read_shard
+from questdb_backup.settled import Settled, SettledTable, encode_settled
+from questdb_backup.source.base import GroupOutline, PlannedGroup, PlannedTable, Source
+from questdb_backup.steps.run import Run
+from questdb_backup.stores.base import ObjectStore
+from questdb_backup.units import PlannedItem, Unit, UnitGroup, UnitItem, cut_units, encode_unit
+
+
+class Planner:
+    """Writes units, and gives the work list: ``{unit, attempt, bytes, first, last}`` for each.
+
+    It holds one unit, and what the manifest says of the previous backup.
+    """
+
+    def __init__(
+        self, store: ObjectStore, run: Run, catalog: Catalog, base: Manifest | None, attempt: int
+    ) -> None:
+        self._store = store
+        self._run = run
+        self._attempt = attempt
+        self._tables = {table.table: table for table in base.tables} if base else {}
+        self._spent = spent_packs(base, catalog.damaged_packs) if base else frozenset[str]()
+        self._left: list[LeftUnit] = list(left_units(store, run.instance, catalog, run.backup_timestamp))
+
+    def plan(self, origin: Source, settled: Settled, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Everything that the checkpoint references; ``before`` is the work list of what is settled."""
+        run = self._run
+        self._left += left_of(run.backup_timestamp, before)
+        items = self._write(self._everything(origin, settled), len(before))
+        tables = _encode_tables(origin.tables())
+        self._store.create(keys.plan_tables(run.instance, run.backup_timestamp, self._attempt), tables)
+        return items
+
+    def plan_settled(self, origin: Source) -> list[dict[str, Any]]:
+        """What is settled and not in the previous backup, with an index of it for the plan proper."""
+        run = self._run
+        settled: Settled = {}
+        items = self._write(self._settled(origin, settled), 0, settled)
+        key = keys.settled_index(run.instance, run.backup_timestamp)
+        self._store.create(key, encode_settled(settled))
+        return items
+
+    def _write(
+        self, plan: Iterator[PlannedItem], first: int, settled: Settled | None = None
+    ) -> list[dict[str, Any]]:
+        """Write the units; note in ``settled``, where it is given, which unit has what."""
+        run = self._run
+        items: list[dict[str, Any]] = []
+        for number, share in enumerate(cut_units(plan, first), start=first):
+            unit = self._unit(number, share, settled=settled is not None)
+            key = keys.unit(run.instance, run.backup_timestamp, number, self._attempt)
+            self._store.create(key, encode_unit(unit))
+            if settled is not None:
+                _note(settled, share, number)
+            items.append(
+                {
+                    "unit": number,
+                    "attempt": self._attempt,
+                    "bytes": unit.bytes,
+                    "first": place_of(share[0]),
+                    "last": place_of(share[-1], end=True),
+                }
+            )
+        return items
+
+    def _everything(self, origin: Source, settled: Settled) -> Iterator[PlannedItem]:
+        """The whole backup in order; only what may have changed gets its files listed."""
+        for table, outlines in groupby(origin.outlines(), key=lambda outline: outline.table):
+            before = settled.get(table)
+            if before is not None and not descends(origin, before.facts):
+                before = None
+            for carried in self._carry_over(origin, table, outlines):
+                if not isinstance(carried, GroupOutline):
+                    yield carried
+                elif before and (part := before.find(carried.partition, carried.signature)):
+                    yield part
+                else:
+                    yield carried.plan()
+
+    def _settled(self, origin: Source, settled: Settled) -> Iterator[PlannedGroup]:
+        """Settled partitions that the previous backup does not have."""
+        for facts, outlines in origin.settled():
+            settled[facts.table] = SettledTable(facts)
+            for carried in self._carry_over(origin, facts.table, outlines):
+                if isinstance(carried, GroupOutline):
+                    with suppress(SourceFileError):  # gone; the checkpoint has what came in its place
+                        yield carried.plan()
+
+    def _carry_over(self, origin: Source, table: str, outlines: Iterator[GroupOutline]) -> Iterable[Carried]:
+        known = self._tables.get(table)
+        if known is None or not descends(origin, known):
+            return outlines
+        return carry_over(outlines, known.shards, partial(read_shard, self._store), self._spent)
+
+    def _unit(self, number: int, items: tuple[UnitItem, ...], *, settled: bool) -> Unit:
+        """The unit, with where the chunks of what it reads may be stored already."""
+        stretches = _stretches(items)
+        if not stretches:
+            return Unit(number=number, items=items, settled=settled)
+        base = tuple(self._shards(stretches))
+        first, last = place_of(items[0]), place_of(items[-1], end=True)
+        return Unit(
+            number=number,
+            items=items,
+            settled=settled,
+            base=base,
+            found=tuple((unit.run, unit.number) for unit in self._left if unit.overlaps(first, last)),
+            spent=tuple(sorted(self._spent.intersection(name for shard in base for name in shard.packs))),
+        )
+
+    def _shards(self, stretches: dict[str, tuple[str, str]]) -> Iterator[ShardRef]:
+        """Shards of the previous backup with the same stretches of the same tables."""
+        for name, (first, last) in stretches.items():
+            if name in self._tables:
+                for shard in self._tables[name].shards:
+                    if shard.first <= last and first <= shard.last and shard.key not in self._spent:
+                        yield shard
+
+
+def _note(settled: Settled, share: tuple[UnitItem, ...], number: int) -> None:
+    for item in share:
+        if isinstance(item, UnitGroup):
+            settled[item.table].note(item, number)
+
+
+def _stretches(items: tuple[UnitItem, ...]) -> dict[str, tuple[str, str]]:
+    """First and last partition that is read, by table."""
+    found: dict[str, tuple[str, str]] = {}
+    for item in items:
+        if isinstance(item, UnitGroup):
+            first, last = found.get(item.table, (item.partition, item.partition))
+            found[item.table] = (min(first, item.partition), max(last, item.partition))
+    return found
+
+
+def _encode_tables(tables: Iterator[PlannedTable]) -> bytes:
+    rows = (
+        {
+            "table": table.table,
+            "name": table.name,
+            "kind": table.kind,
+            "last_txn": table.last_txn,
+            "txnlog_record": table.txnlog_record,
+            "rows": table.rows,
+        }
+        for table in tables
+    )
+    return compress_text(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
