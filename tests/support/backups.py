@@ -60,6 +60,11 @@ class FolderTree(Tree):
             file.seek(offset)
             return file.read(length)
 
+    def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
+        data = self.read(path, offset, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
 
 class FolderSource:
     """A source that takes everything in a folder: a partition is a directory two below ``db``."""

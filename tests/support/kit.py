@@ -58,6 +58,11 @@ class DictSource:
         self.reads.append(path)
         return self.files[path][offset : offset + length]
 
+    def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
+        data = self.read(path, offset, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def tables(self) -> Iterator[PlannedTable]:
         for table in sorted({self._group(path)[0] for path in self.files} - {""}):
             last = max((txn for name, txn in self.records if name == table), default=None)

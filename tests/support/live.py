@@ -52,6 +52,10 @@ class WatchedTree:
         self._on_read(path)
         return self._inner.read(path, offset, length)
 
+    def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
+        self._on_read(path)
+        return self._inner.read_into(path, offset, buffer)
+
 
 class WatchedSource:
     """A source whose tree is watched where workers read it; the planner's own reads are not.

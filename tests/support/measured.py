@@ -37,6 +37,10 @@ class CountingTree:
         self._note(path)
         return self._inner.read(path, offset, length)
 
+    def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
+        self._note(path)
+        return self._inner.read_into(path, offset, buffer)
+
     def _note(self, path: str) -> None:
         with self._lock:
             self.touched.add(path)

@@ -6,8 +6,8 @@ again. Rows are looked at as the column's type has them, eight bytes from the be
 """
 
 import functools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from questdb_backup.questdb.column_types import WIDTHS
 
@@ -18,20 +18,19 @@ if TYPE_CHECKING:
 
 MIN_CHUNK_BYTES = 1 << 19
 MAX_CHUNK_BYTES = 1 << 21
+WINDOW_BYTES = 1 << 22
+"""What is read at a time."""
+
 _MEAN_SEARCH_BYTES = 1 << 19
 _STEP_BYTES = 1 << 18
-_WINDOW_BYTES = 8
+_HASHED_BYTES = 8
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _MARK = 1
 """Not 0: runs of zeros hash to it, and would be cut everywhere."""
 _TEXT_MASK, _TEXT_MARK, _TEXT_BITS = 31, 5, 5
 
 
-class Read(Protocol):
-    """Reads ``length`` bytes at ``offset``; fewer where the file ends."""
-
-    def __call__(self, offset: int, length: int) -> bytes:
-        """Read."""
+ReadInto = Callable[[int, memoryview], int]
 
 
 def row_width(column_type: str | None) -> int:
@@ -41,46 +40,56 @@ def row_width(column_type: str | None) -> int:
     return 16 if column_type == "aux" else WIDTHS.get(column_type, 1)
 
 
-def chunks(read: Read, start: int, end: int, width: int) -> Iterator[bytes]:
+def chunks(
+    read_into: ReadInto, take: Callable[[int], memoryview], start: int, end: int, width: int
+) -> Iterator[memoryview]:
     """The bytes from ``start`` to ``end`` in chunks; fewer where the file ends before.
 
     Each has `MIN_CHUNK_BYTES` to `MAX_CHUNK_BYTES`, the last one may have less. ``width`` as `row_width`
-    gives it: chunks begin at a row.
+    gives it: chunks begin at a row. ``read_into(offset, buffer)`` tells how many bytes there were;
+    ``take(length)`` gives the buffers, of which the chunks are views.
     """
-    rest = b""
-    while start < end or rest:
-        want = min(MAX_CHUNK_BYTES - len(rest), end - start)
-        more = read(start, want) if want else b""
-        start = start + len(more) if len(more) == want else end
-        window = rest + more if rest else more
-        cut = find_cut(window, width)
-        rest = window[cut:]
-        if cut:
-            yield window[:cut] if rest else window
+    while start < end:
+        window = take(min(WINDOW_BYTES, end - start))
+        found = read_into(start, window)
+        last = found < len(window) or start + found == end
+        done = 0
+        for cut in _cuts(window[:found], width, last=last):
+            yield window[done:cut]
+            done = cut
+        start = end if last else start + done
 
 
-def find_cut(window: bytes, width: int) -> int:
+def _cuts(window: memoryview, width: int, *, last: bool) -> Iterator[int]:
+    """Where the chunks of the window end; where it is not the last one, its rest is read again."""
+    done = 0
+    while done < len(window) and (last or len(window) - done >= MAX_CHUNK_BYTES):
+        done += find_cut(window[done : done + MAX_CHUNK_BYTES], width)
+        yield done
+
+
+def find_cut(window: memoryview, width: int) -> int:
     """How many bytes the first chunk of ``window`` has; ``window`` is at most `MAX_CHUNK_BYTES`."""
     if len(window) <= MIN_CHUNK_BYTES:
         return len(window)
     if width == 0:
         return min(len(window), 2 * MIN_CHUNK_BYTES)
-    for begin in range(MIN_CHUNK_BYTES, len(window) - _WINDOW_BYTES, _STEP_BYTES):
-        end = min(begin + _STEP_BYTES, len(window) - _WINDOW_BYTES)
+    for begin in range(MIN_CHUNK_BYTES, len(window) - _HASHED_BYTES, _STEP_BYTES):
+        end = min(begin + _STEP_BYTES, len(window) - _HASHED_BYTES)
         found = _text_cut(window, begin, end) if width == 1 else _row_cut(window, begin, end, width)
         if found is not None:
             return found
-    return len(window) if len(window) < MAX_CHUNK_BYTES else MAX_CHUNK_BYTES
+    return len(window)
 
 
-def _row_cut(window: bytes, begin: int, end: int, width: int) -> int | None:
+def _row_cut(window: memoryview, begin: int, end: int, width: int) -> int | None:
     import numpy as np
 
     rows: Words = np.ndarray(((end - begin) // width,), "<u8", window, begin, (width,))
     return _first_mark(rows, begin, width, _bits(width))
 
 
-def _text_cut(window: bytes, begin: int, end: int) -> int | None:
+def _text_cut(window: memoryview, begin: int, end: int) -> int | None:
     """As for rows of one byte, but only places with one of a few letters are hashed: that costs little."""
     import numpy as np
 

@@ -6,17 +6,19 @@ what each stores is in `questdb_backup.codecs`; docs/FORMAT.md says how to read 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import zstandard
 from blake3 import blake3
 
 from questdb_backup.codecs import choice, decimal, frames, pco, shuffle
-from questdb_backup.codecs.base import Buffer, Codec, Plan
+from questdb_backup.codecs.base import Buffer, Codec, ColumnMemory, Plan
 from questdb_backup.errors import DamagedBackupError, UnsupportedFormatError
 
 __all__ = [
     "CHUNK_BYTES",
     "Codec",
+    "ColumnMemory",
     "Encoded",
     "compress_text",
     "decode",
@@ -49,19 +51,29 @@ def digest_of(data: Buffer) -> str:
     return blake3(data).hexdigest()
 
 
-def encode(plain: Buffer, level: int, digest: str | None = None, column_type: str | None = None) -> Encoded:
+def encode(
+    plain: Buffer,
+    level: int,
+    digest: str | None = None,
+    column_type: str | None = None,
+    memory: ColumnMemory | None = None,
+) -> Encoded:
     """Encode a chunk, decode it again and compare the digest: nothing unverified is given back.
 
     ``level`` is that of ``backup.compression.level``, 1-22. ``digest`` is the plain bytes' where the caller
-    has it; ``column_type`` is `PlannedFile.column_type`, a hint. Never more is stored than ``plain``. Raise
-    DamagedBackupError where even a copy of the bytes does not match the digest (a flipped bit in memory).
+    has it; ``column_type`` is `PlannedFile.column_type`, a hint; ``memory`` is the column's. Never more is
+    stored than ``plain``. Raise DamagedBackupError where even a copy of the bytes does not match the digest
+    (a flipped bit in memory).
     """
     digest = digest or digest_of(plain)
     if _is_zero(plain):
         return Encoded(digest, Codec.ZERO, b"", len(plain))
-    for codec, stored in _attempts(plain, level, column_type):
-        if len(stored) < len(plain) and _decodes(codec, stored, len(plain), digest):
-            return Encoded(digest, codec, stored, len(plain))
+    memory = memory or ColumnMemory()
+    for plan, stored in _attempts(plain, level, column_type, memory):
+        if len(stored) < len(plain) and _decodes(plan.codec, stored, len(plain), digest):
+            memory.note(plan, len(stored) / len(plain))
+            return Encoded(digest, plan.codec, stored, len(plain))
+    memory.note(None, 1)
     raw = bytes(plain)
     decode(Codec.RAW, raw, len(raw), digest)
     return Encoded(digest, Codec.RAW, raw, len(raw))
@@ -118,14 +130,17 @@ def _is_zero(plain: Buffer) -> bool:
     return head == _ZEROS[: len(head)] and bytes(plain) == bytes(len(plain))
 
 
-def _attempts(plain: Buffer, level: int, column_type: str | None) -> Iterator[tuple[Codec, bytes]]:
+def _attempts(
+    plain: Buffer, level: int, column_type: str | None, memory: ColumnMemory
+) -> Iterator[tuple[Plan, bytes]]:
     """Stored forms of a chunk, best first; more are made only where one misses its sample, or is refused."""
-    made: list[tuple[Codec, bytes]] = []
-    for plan in choice.plans(plain, level, column_type):
+    made: list[tuple[Plan, bytes]] = []
+    known = memory.recall(len(plain))
+    for plan in chain((known,) if known else (), choice.plans(plain, level, column_type)):
         stored = pack(plan, plain)
         if stored is None:
             continue
-        made.append((plan.codec, stored))
+        made.append((plan, stored))
         if len(stored) <= _TOLERANCE * plan.expected + _ALLOWANCE:
             yield from sorted(made, key=lambda pair: len(pair[1]))
             made = []

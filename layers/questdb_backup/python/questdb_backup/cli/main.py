@@ -34,6 +34,9 @@ _RESTORE_ONLY = ("restore-timestamp",)
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     signal.signal(signal.SIGTERM, _interrupt)
+    os.environ.setdefault(
+        "OPENBLAS_NUM_THREADS", "1"
+    )  # numpy's library starts threads that have no work here
     WarningLines.install()
     words = sys.argv[1:] if argv is None else argv
     try:

@@ -1,6 +1,6 @@
 """What the codecs share: their names, and a plan of how to store a chunk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from questdb_backup.codecs.spec import CLASSIC, Spec
@@ -39,3 +39,30 @@ class Plan:
     """numpy's name of the numbers, for pco's codecs."""
     spec: Spec = CLASSIC
     exponent: int = 0
+
+
+@dataclass(slots=True)
+class ColumnMemory:
+    """What the last chunk of a column was stored as: the next one is tried with it, without a search.
+
+    ``share`` is what was left of the chunk. Threads may use one together: a note that is lost costs a
+    search.
+    """
+
+    plan: Plan | None = None
+    share: float = 1.0
+    uses: int = 0
+
+    def recall(self, length: int) -> Plan | None:
+        """The plan for a chunk of so many bytes; None where it is time to search again."""
+        self.uses += 1
+        if self.plan is None or self.uses % _USES == 0:
+            return None
+        return replace(self.plan, expected=self.share * length)
+
+    def note(self, plan: Plan | None, share: float) -> None:
+        """What the chunk was stored as in the end; None for bytes as they are."""
+        self.plan, self.share = plan, share
+
+
+_USES = 8

@@ -37,6 +37,10 @@ _PCO_TIMES = {8: 2.5, 4: 4.0, 2: 7.4, 1: 11.0}
 
 _LONG_PIECE = 64 << 10
 _MIDDLE_LEVELS = range(2, 10)
+_DEFAULT_LEVEL = 5
+_ENOUGH = 0.85
+"""At the default level a search three times as long has to leave so much less."""
+
 _REPEAT_WORDS = 32
 _REPEAT_TRIALS = 8
 _WORTH_A_LOOK = 1 / 32
@@ -135,14 +139,16 @@ class _Trial:
 
 
 def _useful_level(plain: Buffer, level: int) -> int:
-    """The first level where a longer search finds nothing more in a piece of the chunk, as in many logs.
+    """The first level where a longer search finds too little in a piece of the chunk, as in many logs.
 
-    The highest levels are not doubted: who asks for them wants the last byte.
+    Up to the default level its time has to pay, above it any gain is enough. The highest levels are not
+    doubted: who asks for them wants the last byte.
     """
     if level not in _MIDDLE_LEVELS or len(plain) < 4 * _LONG_PIECE:
         return level
     piece = memoryview(plain)[len(plain) // 2 :][:_LONG_PIECE]
-    return level if len(frames.pack(piece, level)) < len(frames.pack(piece, 1)) else 1
+    enough = _ENOUGH if level <= _DEFAULT_LEVEL else 1.0
+    return level if len(frames.pack(piece, level)) < enough * len(frames.pack(piece, 1)) else 1
 
 
 def _shuffle_level(level: int) -> int:

@@ -15,6 +15,7 @@ WIDTHS = {
 }
 """The bytes of a value."""
 
+_WORD = 4
 CODECS = {width: codec for codec, width in WIDTHS.items()}
 
 
@@ -32,6 +33,12 @@ def unpack(stored: bytes, width: int, plain_length: int) -> bytes:
     if plain_length % width:
         raise DamagedBackupError(f"its {plain_length} bytes are no multiple of {width}")
     planes = np.frombuffer(frames.unpack(stored, plain_length), np.uint8).reshape(width, -1)
+    if width == _WORD:
+        words = planes[3].astype("<u4")
+        for byte in (2, 1, 0):
+            words <<= 8
+            words |= planes[byte]
+        return bytes(words.data)
     plain = np.empty((plain_length // width, width), np.uint8)
     # Byte by byte is up to six times faster than one assignment of the transposed array.
     for byte in range(width):
@@ -45,6 +52,11 @@ def shuffled(plain: Buffer, width: int) -> memoryview:
 
     values = np.frombuffer(plain, np.uint8).reshape(-1, width)
     planes = np.empty((width, len(values)), np.uint8)
+    if width == _WORD:  # a shift is done for many values at once, a stride is not
+        words = np.frombuffer(plain, "<u4")
+        for byte in range(width):
+            np.copyto(planes[byte], words >> 8 * byte, casting="unsafe")
+        return planes.data.cast("B")
     for byte in range(width):
         planes[byte] = values[:, byte]
     return planes.data.cast("B")

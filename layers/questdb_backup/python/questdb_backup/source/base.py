@@ -49,6 +49,9 @@ class Tree(Protocol):
     def read(self, path: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``; fewer where the file ends."""
 
+    def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
+        """Fill the buffer from ``offset`` on; give how many bytes, fewer where the file ends."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedFile:

@@ -66,6 +66,10 @@ class LocalTree:
         """As Tree says. The file stays open for the next read, as long as few others are read."""
         return self._opened(path).read(offset, length)
 
+    def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
+        """As Tree says."""
+        return self._opened(path).read_into(offset, buffer)
+
     def _opened(self, path: str) -> "_OpenFile":
         if (near := self._unless_link(path)) is not None:
             try:
@@ -144,6 +148,13 @@ class _OpenFile:
             parts.append(part)
             offset, length = offset + len(part), length - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill the buffer; give how many bytes, fewer where the file ends."""
+        done = 0
+        while done < len(buffer) and (got := os.preadv(self._descriptor, [buffer[done:]], offset + done)):
+            done += got
+        return done
 
 
 def _holds(folder: str, real: str) -> bool:

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from questdb_backup import keys
-from questdb_backup.chunker import chunks, row_width
-from questdb_backup.codec import Encoded, digest_of, encode
+from questdb_backup.chunker import WINDOW_BYTES, chunks, row_width
+from questdb_backup.codec import ColumnMemory, Encoded, digest_of, encode
 from questdb_backup.errors import DamagedBackupError, PermanentError, SourceFileError, StatusUnavailableError
 from questdb_backup.leftovers import read_result
 from questdb_backup.manifest import Entry, Group, KeptShard, read_shard
@@ -120,6 +120,14 @@ class _Slot:
 
 
 @dataclass(slots=True)
+class _Block:
+    """Memory that files are read into; free again when the last chunk in it is encoded."""
+
+    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(WINDOW_BYTES)))
+    last: _Slot | None = None
+
+
+@dataclass(slots=True)
 class _Piece:
     """A piece of a file, or a directory, and its chunks; ``gone`` where a live file has vanished."""
 
@@ -148,6 +156,9 @@ class _Worker:
         self._tree: Tree = services.make_source(None).tree
         self._level = services.config.compression_level
         self._waiting: deque[_Slot] = deque()
+        self._blocks = deque((_Block(), _Block()))
+        self._used = 0
+        self._memories: dict[tuple[str, str, str | None], ColumnMemory] = {}
         self._most_waiting = 2 * services.config.compression_threads + 1
         self._planned = 0
         self._throttled = 0.0
@@ -210,11 +221,12 @@ class _Worker:
     def _read(self, piece: UnitFile) -> _Piece:
         """Read a piece and send its chunks to be encoded. Raise SourceFileError."""
         read = _Piece(piece.file)
+        memory = self._memory(piece.file)
         if piece.file.kind is EntryKind.DIRECTORY:
             return read
         try:
             for plain in self._chunks(piece):
-                read.slots.append(self._submit(plain, piece.file.column_type))
+                read.slots.append(self._submit(plain, piece.file.column_type, memory))
         except FileNotFoundError as error:
             if piece.file.required:
                 raise SourceFileError(
@@ -229,39 +241,59 @@ class _Worker:
         self.report()
         return read
 
-    def _chunks(self, piece: UnitFile) -> Iterator[bytes]:
+    def _chunks(self, piece: UnitFile) -> Iterator[memoryview]:
         """The piece in chunks; raise where an exact file is shorter than its rows need."""
         file, found = piece.file, piece.start
         if found == file.size:
             self._tree.stat(file.path)
-        for plain in chunks(partial(self._read_at, file.path), found, file.size, row_width(file.column_type)):
+        read, width = partial(self._read_into, file.path), row_width(file.column_type)
+        for plain in chunks(read, self._take, found, file.size, width):
             found += len(plain)
             yield plain
         if file.exact and found < file.size:
             raise SourceFileError(_too_short(file, found), _SHORT_HINT)
 
-    def _read_at(self, path: str, offset: int, length: int) -> bytes:
+    def _read_into(self, path: str, offset: int, buffer: memoryview) -> int:
         """Read no faster than the throttle lets it."""
-        self._throttled += self._services.throttle.take(length)
-        return self._tree.read(path, offset, length)
+        self._throttled += self._services.throttle.take(len(buffer))
+        return self._tree.read_into(path, offset, buffer)
 
-    def _submit(self, plain: bytes, column_type: str | None) -> _Slot:
+    def _take(self, length: int) -> memoryview:
+        """A buffer, in the block that is being filled or the next; what stood there is encoded by then."""
+        if self._used + length > len(self._blocks[0].buffer):
+            self._blocks.rotate(-1)
+            self._used = 0
+            last = self._blocks[0].last
+            while last is not None and last.work is not None:
+                self._fill(self._waiting.popleft())
+        view = self._blocks[0].buffer[self._used : self._used + length]
+        self._used += length
+        return view
+
+    def _memory(self, file: PlannedFile) -> ColumnMemory:
+        """The column's: of its files in all partitions of a table."""
+        folder, _, name = file.path.rpartition("/")
+        key = (folder.partition("/")[2].partition("/")[0], name.partition(".")[0], file.column_type)
+        return self._memories.setdefault(key, ColumnMemory())
+
+    def _submit(self, plain: memoryview, column_type: str | None, memory: ColumnMemory) -> _Slot:
         self.counters["bytes_read"] += len(plain)
         self.counters["chunks"] += 1
         if len(plain) < _SMALL_BYTES:
             work: Future[Encoded | ChunkRef] = Future()
-            work.set_result(self._encode(plain, column_type))
+            work.set_result(self._encode(plain, column_type, memory))
         else:
-            work = self._services.codec_pool.submit(self._encode, plain, column_type)
-        slot = _Slot(work)
+            work = self._services.codec_pool.submit(self._encode, plain, column_type, memory)
+        slot = self._blocks[0].last = _Slot(work)
         self._waiting.append(slot)
         if len(self._waiting) > self._most_waiting:
             self._fill(self._waiting.popleft())
         return slot
 
-    def _encode(self, plain: bytes, column_type: str | None) -> Encoded | ChunkRef:
+    def _encode(self, plain: memoryview, column_type: str | None, memory: ColumnMemory) -> Encoded | ChunkRef:
         digest = digest_of(plain)
-        return self._known.find(digest, len(plain)) or encode(plain, self._level, digest, column_type)
+        known = self._known.find(digest, len(plain))
+        return known or encode(plain, self._level, digest, column_type, memory)
 
     def _fill(self, slot: _Slot) -> None:
         """Wait for a chunk, and place it unless it is stored already."""
