@@ -59,7 +59,7 @@ def test_every_key_that_the_product_builds_has_a_shape() -> None:
         "name": keys.pack_name(OLD, 1, 2, 3),
     }
     builders = dict(inspect.getmembers(keys, inspect.isfunction))
-    for name in ("to_key", "instance_prefix", "run_prefix", "pack_name", "shards"):
+    for name in ("to_key", "instance_prefix", "run_prefix", "pack_name", "pack_folder", "shards"):
         del builders[name]
     assert len(builders) >= 8
     for name, build in builders.items():

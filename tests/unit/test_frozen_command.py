@@ -65,7 +65,7 @@ def test_a_run_that_is_killed_is_ended_by_its_watchdog(tmp_path: Path, root: Pat
     (tmp_path / "hold").touch()
     with run_python(tmp_path, root, "-m", "tests.support.held_backup", str(tmp_path)) as process:
         wait_until(lambda: (tmp_path / f"held-{process.pid}").exists())
-        wait_until(lambda: (root / "backup" / "watchdog.log").exists())
+        wait_until(lambda: (root / "backup" / "frozen" / "watchdog.log").exists())
         process.kill()
     name = read_name(root)
     assert name is not None

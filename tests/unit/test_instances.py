@@ -39,6 +39,16 @@ def test_two_first_runs_at_once_take_one_name(tmp_path: Path) -> None:
         assert len(read_instances(kit.inner)[0]) == 1
 
 
+def test_a_frozen_copy_without_a_name_goes_on_with_the_backups_of_its_database(tmp_path: Path) -> None:
+    kit, root, copy = Kit(), _root(tmp_path / "a"), _root(tmp_path / "copy")
+    named = resolve_instance(_services(kit, root))
+    frozen = kit.make_services(config=Config(source="frozen", root=copy))
+    assert resolve_instance(frozen).name == named.name
+    other = kit.make_services(config=Config(source="frozen", root=_root(tmp_path / "other", b"\x09")))
+    assert resolve_instance(other).name != named.name
+    assert resolve_instance(_services(kit, _root(tmp_path / "restored"))).name != named.name
+
+
 def test_a_named_instance_is_left_in_the_root(tmp_path: Path) -> None:
     kit, root = Kit(), _root(tmp_path / "a")
     resolve_instance(_services(kit, root, "gentle-forest-orchid"))

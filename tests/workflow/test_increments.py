@@ -10,7 +10,7 @@ from tests.support.faults import raise_injected
 from tests.support.kit import INSTANCE, DictSource, Kit
 
 from questdb_backup import keys
-from questdb_backup.catalog_store import update_catalog
+from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.chunker import MIN_CHUNK_BYTES
 from questdb_backup.local.bundle import read_definition, tasks
 
@@ -180,6 +180,44 @@ def test_a_run_that_died_is_gone_on_with() -> None:
     kit.clock.forward(hours=49)
     kit.backed_up()
     kit.clock.forward(hours=49)
+    kit.backed_up()
+    assert kit.stored_files() == kit.source.files
+
+
+def test_a_dead_run_lends_only_what_it_stored_itself() -> None:
+    kit = Kit(signed(20, size=100 * KIB))
+    kit.backed_up()
+    old = set(kit.manifest().packs)
+    change(kit.source, 3, os.urandom(100 * KIB), "second")
+    kit.source.records.clear()
+    assert kit.backup(CompleteBackup=lambda _event: raise_injected("complete")).status == "FAILED"
+    key = next(row.manifest.key for row in read_catalog(kit.inner, INSTANCE).rows if row.manifest)
+    kit.inner.delete([key])
+    kit.inner.create(key, b"damaged")
+    output = kit.backed_up()
+    assert old.isdisjoint(kit.manifest().packs)
+    assert output["bytes_reused"] == 100 * KIB
+    assert kit.stored_files() == kit.source.files
+
+
+def test_a_partition_of_which_a_part_was_lost_is_never_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("questdb_backup.units.UNIT_BYTES", 2 * MIN_CHUNK_BYTES)
+    kit = Kit(signed(3, size=MIN_CHUNK_BYTES))
+    for name in ("a", "b", "c", "e"):
+        kit.source.files[f"db/t~1/{partition(1)}/{name}.d"] = os.urandom(MIN_CHUNK_BYTES)
+    lost = f"db/t~1/{partition(1)}/c.d"
+
+    def plan(event: dict[str, Any]) -> Any:
+        planned = task(kit, "PlanBackup")(event)
+        if planned["settled"]:
+            kit.source.files[lost + "-"] = kit.source.files.pop(lost)
+        return planned
+
+    def create(event: dict[str, Any]) -> Any:
+        kit.source.files[lost] = kit.source.files.pop(lost + "-")
+        return task(kit, "CreateCheckpoint")(event)
+
+    assert kit.backup(PlanBackup=plan, CreateCheckpoint=create).error == "SourceFileError"
     kit.backed_up()
     assert kit.stored_files() == kit.source.files
 

@@ -67,7 +67,10 @@ def resolve_instance(services: Services) -> Instance:
     config = services.config
     root = config.root if config.source in ("path", "frozen") else None
     data_id = read_data_id(root) if root else None
-    name = config.instance_name or (_name_of_root(services.store, root) if root else None)
+    name = config.instance_name
+    if name is None and config.source == "frozen" and root and read_name(root) is None:
+        name = _name_by_data_id(read_instances(services.store)[0], data_id)
+    name = name or (_name_of_root(services.store, root) if root else None)
     for _ in range(20):
         known, version = read_instances(services.store)
         instance = _choose(known, name, data_id, config.stack_id)
@@ -88,6 +91,12 @@ def find_instance(services: Services) -> str | None:
         known, _ = read_instances(services.store)
         return next((entry.name for entry in known if entry.stack_id == config.stack_id), None)
     return read_name(config.root) if config.root else None
+
+
+def _name_by_data_id(known: list[Instance], data_id: str | None) -> str | None:
+    """A copy without a name is of the one database with its data id, whose backups it goes on with."""
+    names = [entry.name for entry in known if data_id is not None and entry.data_id == data_id]
+    return names[0] if len(names) == 1 else None
 
 
 def _choose(known: list[Instance], name: str | None, data_id: str | None, stack_id: str | None) -> Instance:

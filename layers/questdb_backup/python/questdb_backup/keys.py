@@ -36,6 +36,11 @@ def pack_name(run: str, unit: int, attempt: int, number: int) -> str:
     return f"{to_key(run)}/{unit}-{attempt}-{number}"
 
 
+def pack_folder(run: str) -> str:
+    """What the names of all packs of a run begin with."""
+    return f"{to_key(run)}/"
+
+
 def pack(instance: str, name: str) -> str:
     """The object of a pack."""
     return f"{PREFIX}/{instance}/packs/{name}"

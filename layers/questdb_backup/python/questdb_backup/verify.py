@@ -85,10 +85,10 @@ def verify(
         share = due_share(read_catalog(services.store, instance), read_data) if read_data else None
     except (DamagedBackupError, UnsupportedFormatError) as error:
         return Report(problems=[str(error)])
-    except NoRestorePointError:
+    except NoRestorePointError as error:
         if timestamp is not None:
             raise
-        return Report()
+        return Report(problems=[str(error)])  # an instance that is known has a catalog
     if timestamp is not None:
         rows = [choose_restore_point(rows, timestamp)]
     report = _Check(services, instance).run(rows, share)

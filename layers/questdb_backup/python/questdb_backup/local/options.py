@@ -110,7 +110,9 @@ class Place:
                 f"the live status cannot be kept in {self.root}: it is not writable for this user",
                 "run as the server's user, or give --state DIR",
             )
-        return StateFolder(self.root / STATE_FOLDER)
+        folder = self.root / STATE_FOLDER
+        # A copy of a live root has the state of that root's run, which is not dead and not ours to end.
+        return StateFolder(folder / "frozen" if self.options.source == "frozen" else folder)
 
     @cached_property
     def services(self) -> Services:

@@ -188,22 +188,17 @@ class _Collector:
 
     def _settled_groups(self, part: SettledPart) -> Iterator[Group]:
         """The partition's parts from the units that stored it before the checkpoint."""
-        found = False
         for number in range(part.first, part.last + 1):
             if self._last is None or self._last.number != number:
                 self._last = self._result(number)
-            for group in self._last.items:
-                if isinstance(group, Group) and (group.table, group.partition) == (
-                    part.table,
-                    part.partition,
-                ):
-                    found = True
-                    yield group
-        if not found:
-            raise SourceFileError(
-                f"the partition {part.partition} of '{part.table}' could not be read before the checkpoint",
-                "something but the server changed its files; start the backup again",
-            )
+            groups = [item for item in self._last.items if isinstance(item, Group)]
+            parts = [item for item in groups if (item.table, item.partition) == (part.table, part.partition)]
+            if not parts:
+                raise SourceFileError(
+                    f"partition {part.partition} of '{part.table}' could not be read before the checkpoint",
+                    "something but the server changed its files; start the backup again",
+                )
+            yield from parts
 
     def _result(self, number: int) -> UnitResult:
         result = read_result(self._store, self._run.instance, self._run.backup_timestamp, number)

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -80,19 +80,22 @@ class _Known:
             result = read_result(services.store, run.instance, left, number)
             if result is not None:
                 self._packs.update(result.packs)
-                self._learn(item for item in result.items if isinstance(item, Group))
+                # Its own packs only: what else it referred to may be gone, or never was this run's to use.
+                own = keys.pack_folder(left)
+                groups = (item for item in result.items if isinstance(item, Group))
+                self._learn(groups, partial(_is_in, own))
         spent = frozenset(unit.spent)
         for shard in unit.base:
             try:
-                self._learn(read_shard(services.store, shard), spent)
+                self._learn(read_shard(services.store, shard), lambda pack: pack not in spent)
             except DamagedBackupError as error:
                 logger.warning("its chunks are stored again: %s", error)
 
-    def _learn(self, groups: Iterator[Group], spent: frozenset[str] = frozenset()) -> None:
+    def _learn(self, groups: Iterator[Group], is_usable: Callable[[str], bool]) -> None:
         for group in groups:
             for entry in group.entries:
                 for chunk in entry.chunks:
-                    if chunk.pack not in spent:
+                    if is_usable(chunk.pack):
                         self._chunks[chunk.digest] = chunk
 
     def find(self, digest: str, length: int) -> ChunkRef | None:
@@ -109,6 +112,10 @@ class _Known:
     def add(self, chunk: ChunkRef) -> None:
         """A chunk that was stored now."""
         self._chunks[chunk.digest] = chunk
+
+
+def _is_in(folder: str, pack: str) -> bool:
+    return pack.startswith(folder)
 
 
 @dataclass(slots=True)
@@ -180,6 +187,7 @@ class _Worker:
         """Store everything; give what stands for it, in order. `flush` of the writer is the caller's."""
         self._services.lower_priorities()
         done: list[KeptItem | tuple[UnitGroup, list[_Piece]]] = []
+        lost: set[tuple[str, str]] = set()
         for item in unit.items:
             if not isinstance(item, UnitGroup):
                 self._keep(item)
@@ -191,10 +199,17 @@ class _Worker:
                 if not unit.settled:
                     raise
                 logger.info("%s; the checkpoint will tell", error.fact)
+                lost.add((item.table, item.partition))
         while self._waiting:
             self._fill(self._waiting.popleft())
         self.counters["throttled_seconds"] = round(self._throttled)
-        return tuple(_finished(*item) if isinstance(item, tuple) else item for item in done)
+        found = (_finished(*item) if isinstance(item, tuple) else item for item in done)
+        # A partition of which a part was lost is as good as none.
+        return tuple(
+            item
+            for item in found
+            if not (lost and isinstance(item, Group) and (item.table, item.partition) in lost)
+        )
 
     def report(self, *, final: bool = False) -> None:
         """Tell the live status how far this unit is, once a second at most."""
