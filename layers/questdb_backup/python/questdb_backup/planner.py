@@ -95,6 +95,8 @@ class Planner:
     def _settled(self, origin: Source, settled: Settled) -> Iterator[PlannedGroup]:
         """Settled partitions that the previous backup does not have."""
         for facts, outlines in origin.settled():
+            if facts.txnlog_record is None:
+                continue  # it could not prove that it is the same history
             settled[facts.table] = SettledTable(facts)
             for carried in self._carry_over(origin, facts.table, outlines):
                 if isinstance(carried, GroupOutline):
