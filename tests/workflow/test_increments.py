@@ -314,3 +314,29 @@ def packs(kit: Kit) -> list[bytes]:
 
 def digests(kit: Kit) -> list[tuple[str, list[str]]]:
     return [(entry.path, [chunk.digest for chunk in entry.chunks]) for entry in kit.entries()]
+
+
+def test_the_next_backup_does_not_suffer_from_a_damaged_shard() -> None:
+    kit = Kit(signed(100))
+    kit.backed_up()
+    shard = next(
+        shard for table in kit.manifest().tables for shard in table.shards if shard.first > partition(0)
+    )
+    kit.inner.delete([shard.key])
+    kit.inner.create(shard.key, b"damaged")
+    change(kit.source, int(shard.first), b"other rows", "second")
+    output = kit.backed_up()
+    assert output["partitions_unchanged"] == 100 - shard.groups
+    assert kit.stored_files() == kit.source.files
+
+
+def test_a_shard_that_is_noted_as_damaged_is_not_taken_over() -> None:
+    kit = Kit(signed(100))
+    kit.backed_up()
+    shard = next(
+        shard for table in kit.manifest().tables for shard in table.shards if shard.first > partition(0)
+    )
+    update_catalog(kit.inner, INSTANCE, lambda before: replace(before, damaged_packs=(shard.key,)))
+    kit.inner.delete([shard.key])
+    assert kit.backed_up()["partitions_unchanged"] == 100 - shard.groups
+    assert kit.stored_files() == kit.source.files
