@@ -18,6 +18,7 @@ from questdb_backup.settled import Settled, SettledTable, encode_settled
 from questdb_backup.source.base import GroupOutline, PlannedGroup, PlannedTable, Source
 from questdb_backup.steps.run import Run
 from questdb_backup.stores.base import ObjectStore
+from questdb_backup.stores.writes import ParallelWrites
 from questdb_backup.units import PlannedItem, Unit, UnitGroup, UnitItem, cut_units, encode_unit
 
 
@@ -61,21 +62,22 @@ class Planner:
         """Write the units; note in ``settled``, where it is given, which unit has what."""
         run = self._run
         items: list[dict[str, Any]] = []
-        for number, share in enumerate(cut_units(plan, first), start=first):
-            unit = self._unit(number, share, settled=settled is not None)
-            key = keys.unit(run.instance, run.backup_timestamp, number, self._attempt)
-            self._store.create(key, encode_unit(unit))
-            if settled is not None:
-                _note(settled, share, number)
-            items.append(
-                {
-                    "unit": number,
-                    "attempt": self._attempt,
-                    "bytes": unit.bytes,
-                    "first": place_of(share[0]),
-                    "last": place_of(share[-1], end=True),
-                }
-            )
+        with ParallelWrites(self._store) as writes:
+            for number, share in enumerate(cut_units(plan, first), start=first):
+                unit = self._unit(number, share, settled=settled is not None)
+                key = keys.unit(run.instance, run.backup_timestamp, number, self._attempt)
+                writes.create(key, encode_unit(unit))
+                if settled is not None:
+                    _note(settled, share, number)
+                items.append(
+                    {
+                        "unit": number,
+                        "attempt": self._attempt,
+                        "bytes": unit.bytes,
+                        "first": place_of(share[0]),
+                        "last": place_of(share[-1], end=True),
+                    }
+                )
         return items
 
     def _everything(self, origin: Source, settled: Settled) -> Iterator[PlannedItem]:

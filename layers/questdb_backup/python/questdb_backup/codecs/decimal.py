@@ -68,7 +68,7 @@ def pack(plain: Buffer, plan: Plan) -> bytes | None:
     header = _HEADER.pack(numbers.itemsize, found.exponent, found.lowest)
     if plan.codec is Codec.PCO_DECIMAL:
         return header + pco.compress(numbers, plan.level, plan.spec)
-    return header + frames.pack(shuffle.shuffled(numbers.data, numbers.itemsize), plan.level)
+    return header + frames.pack(shuffle.shuffled(numbers.data.cast("B"), numbers.itemsize), plan.level)
 
 
 def unpack(codec: str, stored: bytes, plain_length: int) -> bytes:
@@ -86,7 +86,7 @@ def unpack(codec: str, stored: bytes, plain_length: int) -> bytes:
     if codec == Codec.PCO_DECIMAL:
         numbers = pco.decompress(rest, plain_length)
     else:
-        numbers = np.frombuffer(shuffle.unpack(rest, width, plain_length), f"i{width}")
+        numbers = shuffle.unshuffled(rest, width, plain_length).reshape(-1).view(f"<i{width}")
     if numbers.dtype != np.dtype(f"i{width}"):
         raise DamagedBackupError(f"decimals of {width} bytes are stored as {numbers.dtype}")
     bits = _bits(numbers / 10.0**exponent, np.dtype(f"f{width}"))

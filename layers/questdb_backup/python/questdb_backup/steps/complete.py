@@ -33,6 +33,7 @@ from questdb_backup.services import Services
 from questdb_backup.shards import ShardCutter, merge_groups
 from questdb_backup.steps.run import Run, check_lease
 from questdb_backup.stores.base import ObjectStore
+from questdb_backup.stores.writes import ParallelWrites
 from questdb_backup.units import SettledPart, UnitResult
 
 
@@ -92,8 +93,10 @@ def _build(
     catalog: Catalog,
 ) -> Manifest:
     base = _previous(services.store, catalog, plan["previous"])
-    collector = _Collector(services.store, run, _units(plan), base)
-    tables = tuple(collector.tables(_planned_tables(services.store, run, int(plan["attempt"]))))
+    planned = _planned_tables(services.store, run, int(plan["attempt"]))
+    with ParallelWrites(services.store) as writes:
+        collector = _Collector(services.store, writes, run, _units(plan), base)
+        tables = tuple(collector.tables(planned))
     counters: dict[str, float] = dict(collector.counters)
     counters["tables"] = sum(1 for table in tables if table.table)
     counters["files"] = sum(shard.files for table in tables for shard in table.shards)
@@ -136,8 +139,11 @@ def _units(plan: dict[str, Any]) -> range:
 class _Collector:
     """Streams the results of all units, in order, into shards; holds one shard at a time."""
 
-    def __init__(self, store: ObjectStore, run: Run, units: range, base: Manifest | None) -> None:
+    def __init__(
+        self, store: ObjectStore, writes: ParallelWrites, run: Run, units: range, base: Manifest | None
+    ) -> None:
         self._store = store
+        self._writes = writes
         self._run = run
         self._units = units
         self._counted: set[int] = set()
@@ -168,7 +174,7 @@ class _Collector:
 
     def _write_shard(self, digest: str, plain: bytes) -> str:
         key = keys.shard(self._run.instance, digest, self._run.backup_timestamp)
-        self._store.create(key, compress_text(plain))
+        self._writes.create(key, compress_text(plain))
         return key
 
     def _note_packs(self, shard: ShardRef) -> None:
