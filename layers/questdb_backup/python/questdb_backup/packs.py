@@ -97,13 +97,11 @@ class PackWriter:
         self._wait()
 
     def _send(self) -> None:
+        self._wait()  # before the parts are joined: two packs are in memory at most
+        name = self._name(len(self.packs))
         index = compress_text(json.dumps(self._index, separators=(",", ":")).encode())
-        name, data = (
-            self._name(len(self.packs)),
-            b"".join((*self._parts, index, _TAIL.pack(len(index), MAGIC))),
-        )
+        data = b"".join((*self._parts, index, _TAIL.pack(len(index), MAGIC)))
         self._parts, self._size, self._index = [], 0, []
-        self._wait()
         self.packs[name] = PackInfo(len(data), digest_of(data))
         self._sending = self._sender.submit(self._put, name, data)
 
