@@ -11,6 +11,8 @@ from tests.support.questdb_files import DAY, INT, START, OneTable, make_cv, make
 from questdb_backup.errors import SourceFileError
 from questdb_backup.source.base import PlannedFile, PlannedGroup, PlannedTable
 from questdb_backup.source.path import CheckpointSource, LocalTree
+from questdb_backup.source.state import load_table
+from questdb_backup.source.tables import TablePlanner
 
 LIVE, SAVED = "db/t~9", ".checkpoint/db/t~9"
 VERSION = "9.3.4"
@@ -378,3 +380,12 @@ def test_configuration_behind_a_link_is_stored_as_a_file_unless_it_leads_out(tab
     (conf / "..data").symlink_to(".")
     names = [file.path for file in groups(table)[-1].files if file.path.startswith("conf/")]
     assert names == ["conf/linked.conf", "conf/server.conf"]
+
+
+def test_a_table_that_is_dropped_before_the_checkpoint_has_nothing_settled(table: OneTable) -> None:
+    tree = LocalTree(table.root)
+    planner = TablePlanner(tree=tree, links=frozenset(), mat_views=b"", signs=True, lists_indexes=False)
+    loaded = load_table(tree, "t~9")
+    assert [outline.partition for outline in planner.settled(loaded)] == [f"{START + (1 << 63):020d}"]
+    shutil.rmtree(table.root / "db/t~9")
+    assert list(planner.settled(loaded)) == []

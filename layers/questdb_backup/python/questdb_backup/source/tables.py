@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from questdb_backup.errors import SourceFileError
 from questdb_backup.questdb.partitions import partition_directory, partition_key
 from questdb_backup.questdb.txn import Partition
 from questdb_backup.source.base import EntryKind, GroupOutline, PlannedFile, Tree, TreeEntry
@@ -56,10 +57,16 @@ class TablePlanner:
             yield from self._partitions(table, table.state, list(table.state.txn.partitions()), entries)
 
     def settled(self, table: Table) -> Iterator[GroupOutline]:
-        """The partitions of a live table that have a signature, without the last one, which grows."""
+        """The partitions of a live table that have a signature, without the last one, which grows.
+
+        Nothing where the table was dropped meanwhile: no checkpoint keeps it yet.
+        """
         if table.state is None:
             return
-        entries = list_needed(self.tree, f"{DB}/{table.directory}")
+        try:
+            entries = list_needed(self.tree, f"{DB}/{table.directory}")
+        except SourceFileError:
+            return
         partitions = list(table.state.txn.partitions())[:-1]
         for outline in self._partitions(table, table.state, partitions, entries):
             if outline.signature is not None:
