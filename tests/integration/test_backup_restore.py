@@ -114,7 +114,7 @@ def test_the_restored_database_equals_the_checkpoint_whatever_is_written_and_cha
     first.start()
     first.wait_batches(8)
     try:
-        back_up(options_for(sampled, store), before=rest, after=note, on_read=changes)
+        back_up(options_for(sampled, store), before=rest, after=note, on_read=changes, settles=False)
     finally:
         during.stop()
     assert (changes.done, first.failure, during.failure) == (STATEMENTS, None, None)
@@ -145,7 +145,7 @@ def test_transactions_that_were_acknowledged_but_not_applied_at_the_checkpoint_a
             sampled.execute(f"insert into {PENDING} (a, s, v, ts, late) values (9, {ROW}, 9)")
             late.append(1)
 
-    back_up(options_for(sampled, store), on_read=write_more)
+    back_up(options_for(sampled, store), on_read=write_more, settles=False)
     sampled.execute(f"drop table {PENDING}")
     restore(store, tmp_path / "restored")
     with QuestDBServer(tmp_path / "restored") as server:
@@ -184,7 +184,7 @@ def test_an_older_server_s_indexes_answer_right_after_the_restore_and_after_a_wr
     writes = [f"insert into indexed values (1, 'x', 'v', '{day}T05:06:07')" for day in days] * 5
     changes = Changes(source, writes)
     options = options_for(source, store)
-    back_up(options, after=lambda: noted.update(table_digests(source)), on_read=changes)
+    back_up(options, after=lambda: noted.update(table_digests(source)), on_read=changes, settles=False)
     assert changes.done == writes
     source.stop()
     with restored(store, tmp_path / "restored", version=version, server_version=version) as server:

@@ -75,7 +75,7 @@ def test_a_server_that_is_restarted_during_the_copy_never_yields_a_complete_back
 
     # After the restart the server may purge what the checkpoint had kept: a worker can meet that first.
     with pytest.raises((CheckpointLostError, SourceFileError), match=r"none is held|but missing"):
-        back_up(options, on_read=restart)
+        back_up(options, on_read=restart, settles=False)
     assert restarts
     assert statuses(options) == [FAILED]
     assert "a restart of the server drops the checkpoint" in str(rows(options)[0].backup_error)

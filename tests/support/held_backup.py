@@ -23,7 +23,7 @@ class HeldPlace(Place):
     """A place whose source waits."""
 
     def _source(self, version: str | None) -> Source:
-        return WatchedSource(super()._source(version), _wait)
+        return WatchedSource(super()._source(version), _wait, settles=False)
 
 
 def _wait(_path: str) -> None:

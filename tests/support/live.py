@@ -60,11 +60,12 @@ class WatchedTree:
 class WatchedSource:
     """A source whose tree is watched where workers read it; the planner's own reads are not.
 
-    Nothing of it is settled: all is read while the checkpoint is held.
+    Without ``settles`` nothing of it is settled: all is read while the checkpoint is held.
     """
 
-    def __init__(self, inner: Source, on_read: OnRead) -> None:
+    def __init__(self, inner: Source, on_read: OnRead, *, settles: bool) -> None:
         self._inner = inner
+        self._settles = settles
         self._tree = WatchedTree(inner.tree, on_read)
 
     @property
@@ -78,7 +79,7 @@ class WatchedSource:
         return self._inner.outlines()
 
     def settled(self) -> Iterator[tuple[PlannedTable, Iterator[GroupOutline]]]:
-        return iter(())
+        return self._inner.settled() if self._settles else iter(())
 
     def txnlog_record(self, table: str, txn: int) -> str | None:
         return self._inner.txnlog_record(table, txn)
@@ -120,6 +121,7 @@ def watched(
     on_read: OnRead = nothing,
     before: Callable[[], None] = nothing,
     after: Callable[[], None] = nothing,
+    settles: bool = True,
 ) -> Services:
     """The place's services, with something of the test's own happening in between."""
     sound = place.services
@@ -128,7 +130,7 @@ def watched(
         make_store=lambda: sound.store,
         make_status=lambda: sound.status,
         make_database=lambda: WatchedDatabase(sound.database, before, after),
-        make_source=lambda version: WatchedSource(sound.make_source(version), on_read),
+        make_source=lambda version: WatchedSource(sound.make_source(version), on_read, settles=settles),
     )
 
 
