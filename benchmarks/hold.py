@@ -41,6 +41,7 @@ def grow(connection: "psycopg.Connection[object]", first: int, last: int) -> Non
 
 def back_up(server: QuestDBServer, place: Path) -> dict[str, float]:
     """One first backup into a new store; its counters."""
+    place.mkdir()
     where = f"fs::root={place / 'store'};atomic_write_dir={place / 'atomic'};"
     command = [str(_COMMAND), "backup", "--root", str(server.root), "--dsn", server.dsn, "--json"]
     done = subprocess.run(
