@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 1 << 20
-"""Files are cut at multiples of this, so that an append changes the last chunk only."""
+"""Pieces of files that are larger than a unit are cut at multiples of this."""
 
 _ZEROS = bytes(CHUNK_BYTES)
 _TOLERANCE = 1.2

@@ -147,7 +147,8 @@ class _Collector:
         self._run = run
         self._units = units
         self._counted: set[int] = set()
-        self._last: UnitResult | None = None
+        self._settled_unit = -1
+        self._settled: dict[tuple[str, str], list[Group]] = {}
         self._known_packs = dict(base.packs) if base else {}
         self._known_shards = {
             table.table: {shard.digest: shard.key for shard in table.shards}
@@ -195,10 +196,9 @@ class _Collector:
     def _settled_groups(self, part: SettledPart) -> Iterator[Group]:
         """The partition's parts from the units that stored it before the checkpoint."""
         for number in range(part.first, part.last + 1):
-            if self._last is None or self._last.number != number:
-                self._last = self._result(number)
-            groups = [item for item in self._last.items if isinstance(item, Group)]
-            parts = [item for item in groups if (item.table, item.partition) == (part.table, part.partition)]
+            if self._settled_unit != number:
+                self._settled_unit, self._settled = number, _by_partition(self._result(number))
+            parts = self._settled.get((part.table, part.partition))
             if not parts:
                 raise SourceFileError(
                     f"partition {part.partition} of '{part.table}' could not be read before the checkpoint",
@@ -218,6 +218,15 @@ class _Collector:
             for name, value in result.counters.items():
                 self.counters[name] = self.counters.get(name, 0) + value
         return result
+
+
+def _by_partition(result: UnitResult) -> dict[tuple[str, str], list[Group]]:
+    """The unit's groups by table and partition; a large partition has several in one unit."""
+    found: dict[tuple[str, str], list[Group]] = {}
+    for item in result.items:
+        if isinstance(item, Group):
+            found.setdefault((item.table, item.partition), []).append(item)
+    return found
 
 
 def _planned_tables(store: ObjectStore, run: Run, attempt: int) -> dict[str, dict[str, Any]]:
