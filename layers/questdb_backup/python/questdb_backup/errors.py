@@ -11,6 +11,9 @@
     │  ├─ CheckpointLostError        our checkpoint is gone: what was copied is void
     │  ├─ LeaseLostError             this run's lease was taken over: it must not write any more
     │  ├─ SourceFileError            a referenced file is missing or shorter than its rows need
+    │  ├─ UnsupportedVolumeError     the volume has a layout or a file system that is not read
+    │  ├─ DamagedVolumeError         the volume's own metadata is damaged or cut short
+    │  ├─ SnapshotError              an EBS snapshot failed, is missing, or never completed
     │  ├─ DatabaseRejectedError      the server refused the login or the statement
     │  ├─ DataIdMismatchError        the root belongs to another database (ER007)
     │  ├─ StoreAccessDeniedError     the store refused the credentials or the action
@@ -31,7 +34,8 @@
        ├─ DatabaseUnavailableError   no connection to the server
        ├─ CheckpointBusyError        another CHECKPOINT command is in progress
        ├─ StoreUnavailableError      the store did not answer, or asked to slow down
-       └─ StatusUnavailableError     the status table did not answer, or asked to slow down
+       ├─ StatusUnavailableError     the status table did not answer, or asked to slow down
+       └─ VolumeUnavailableError     EC2 or the EBS direct APIs did not answer, or asked to slow down
 
 Step Functions matches error names by the exact class name, without inheritance: the state machines
 list every transient leaf, and a test holds them against `transient_error_names()`.
@@ -89,6 +93,18 @@ class LeaseLostError(PermanentError):
 
 class SourceFileError(PermanentError):
     """A file that the checkpoint references is missing, unreadable or too short."""
+
+
+class UnsupportedVolumeError(PermanentError):
+    """The volume has a layout, a file system or a feature that is not read."""
+
+
+class DamagedVolumeError(PermanentError):
+    """The volume's own metadata is damaged or cut short."""
+
+
+class SnapshotError(PermanentError):
+    """An EBS snapshot ended in an error, is missing, or did not complete in time; or AWS refused the call."""
 
 
 class DatabaseRejectedError(PermanentError):
@@ -169,6 +185,10 @@ class StoreUnavailableError(TransientError):
 
 class StatusUnavailableError(TransientError):
     """The status table did not answer, or asked to slow down."""
+
+
+class VolumeUnavailableError(TransientError):
+    """EC2 or the EBS direct APIs did not answer, or asked to slow down."""
 
 
 def transient_error_names() -> list[str]:
