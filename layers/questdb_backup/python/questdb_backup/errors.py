@@ -14,6 +14,7 @@
     │  ├─ UnsupportedVolumeError     the volume has a layout or a file system that is not read
     │  ├─ DamagedVolumeError         the volume's own metadata is damaged or cut short
     │  ├─ SnapshotError              an EBS snapshot failed, is missing, or never completed
+    │  ├─ TokenExpiredError          a block's token of the EBS direct APIs is not valid any more
     │  ├─ DatabaseRejectedError      the server refused the login or the statement
     │  ├─ DataIdMismatchError        the root belongs to another database (ER007)
     │  ├─ StoreAccessDeniedError     the store refused the credentials or the action
@@ -105,6 +106,10 @@ class DamagedVolumeError(PermanentError):
 
 class SnapshotError(PermanentError):
     """An EBS snapshot ended in an error, is missing, or did not complete in time; or AWS refused the call."""
+
+
+class TokenExpiredError(PermanentError):
+    """A block's token of the EBS direct APIs is not valid any more: it has to be listed again."""
 
 
 class DatabaseRejectedError(PermanentError):

@@ -1,0 +1,1 @@
+"""EBS snapshots as the source of a backup, and as the fast way of a restore."""

@@ -1,0 +1,124 @@
+"""The seams of the EBS route: what EC2 does with snapshots, and what the EBS direct APIs give of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+BLOCK_BYTES = 512 << 10
+"""The only block size of the EBS direct APIs."""
+
+RUN_TAG = "questdb-backup:run"
+"""Tag of a snapshot: the backup_timestamp of the run that made it."""
+INSTANCE_TAG = "questdb-backup:instance"
+"""Tag of a snapshot: the backup_instance_name."""
+STACK_TAG = "questdb-backup:stack"
+"""Tag of a snapshot: the name of the stack; permissions are bound to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachedVolume:
+    """A volume of an EC2 instance; ``device`` is the attachment's name, say ``/dev/sdf``."""
+
+    volume_id: str
+    device: str
+    size: int
+    """Bytes."""
+    is_root: bool
+    """Whether the instance boots from it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A snapshot as DescribeSnapshots tells: ``state`` is EC2's word (pending, completed, error, ...)."""
+
+    snapshot_id: str
+    volume_id: str
+    state: str
+    message: str
+    """EC2's StateMessage; "" where there is none."""
+    progress_percent: int
+    size: int
+    """Bytes of the volume."""
+    started_at: str
+    """ISO 8601 UTC."""
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSnapshot:
+    """One volume of a run, as it travels through the workflow's state and stands in the manifest."""
+
+    volume_id: str
+    device: str
+    snapshot_id: str
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "VolumeSnapshot":
+        """From the state or the manifest."""
+        return cls(**value)
+
+    def to_json(self) -> dict[str, str]:
+        """To the state or the manifest."""
+        return asdict(self)
+
+
+class Ec2(Protocol):
+    """What a backup asks of EC2. All raise SnapshotError (refused, unknown), VolumeUnavailableError (busy)."""
+
+    def find_instance(self, selector: str) -> str:
+        """The instance's id: ``selector`` is one, or ``tag-key=tag-value`` that one running instance has."""
+
+    def volumes(self, instance_id: str) -> tuple[AttachedVolume, ...]:
+        """The volumes that are attached to it, sorted by device name."""
+
+    def create_snapshots(
+        self, instance_id: str, volume_ids: Sequence[str], tags: Mapping[str, str]
+    ) -> tuple[Snapshot, ...]:
+        """One crash-consistent set of these volumes, every other attached one excluded.
+
+        Sent once and never retried, not by the SDK either: there is no client token. After an unknown
+        outcome the caller finds by tag what came of it.
+        """
+
+    def find_snapshots(self, tags: Mapping[str, str]) -> tuple[Snapshot, ...]:
+        """Own snapshots that have all these tags, oldest first."""
+
+    def describe_snapshots(self, snapshot_ids: Sequence[str]) -> tuple[Snapshot, ...]:
+        """Those of them that exist, in the order asked."""
+
+    def delete_snapshot(self, snapshot_id: str) -> bool:
+        """Delete it; False where it was gone already. Raise SnapshotError where it is locked or in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block that was written: ``token`` is what GetSnapshotBlock wants with the index."""
+
+    index: int
+    token: str
+
+
+class DirectApi(Protocol):
+    """The EBS direct APIs, read only.
+
+    All raise SnapshotError (refused, unknown, not completed) and VolumeUnavailableError (no answer, or
+    throttled for longer than the adapter itself waits).
+    """
+
+    def volume_size(self, snapshot_id: str) -> int:
+        """Bytes of the volume."""
+
+    def list_blocks(self, snapshot_id: str, first: int, end: int) -> Iterator[Block]:
+        """Written blocks with ``first <= index < end``, ascending; all others are zeros."""
+
+    def list_changed(self, first_snapshot_id: str, second_snapshot_id: str) -> Iterator[int]:
+        """Indexes of blocks that were written, or went, between the two; ascending.
+
+        Raise SnapshotError where they are not of one lineage.
+        """
+
+    def get_block(self, snapshot_id: str, block: Block) -> bytes:
+        """The block's BLOCK_BYTES bytes, checked against the checksum that came with them.
+
+        Raise TokenExpiredError where the token is not valid any more: list the block again.
+        """
