@@ -63,7 +63,7 @@ class VolumeSnapshot:
 
 
 class Ec2(Protocol):
-    """What a backup asks of EC2. All raise SnapshotError (refused, unknown), VolumeUnavailableError (busy)."""
+    """What a backup asks of EC2. All raise SnapshotError (refused) and VolumeUnavailableError (busy)."""
 
     def find_instance(self, selector: str) -> str:
         """The instance's id: ``selector`` is one, or ``tag-key=tag-value`` that one running instance has."""
