@@ -4,14 +4,16 @@ Both are Zstandard-compressed JSON lines in the run's scratch: a header, then on
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 from questdb_backup.codec import CHUNK_BYTES, compress_text, decompress_text
 from questdb_backup.errors import DamagedBackupError
 from questdb_backup.manifest import Group, KeptShard, ShardRef, encode_group, group_from_json
-from questdb_backup.packs import PackInfo
+from questdb_backup.packs import ChunkRef, PackInfo
 from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup
 
 UNIT_BYTES = 512 << 20
@@ -19,12 +21,37 @@ UNIT_FILES = 20_000
 _UNITS_BEFORE_DOUBLING = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class DiskExtent:
+    """``length`` bytes of a file from its byte ``start`` on, on a volume of the unit.
+
+    They stand at byte ``offset`` of the volume with that place in `Unit.volumes`, or they are ``data``.
+    """
+
+    start: int
+    length: int
+    volume: int
+    offset: int
+    data: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitFile:
-    """A planned file, or the piece of it from byte ``start`` on that ends at ``file.size``."""
+    """A planned file, or the piece of it from byte ``start`` on that ends at ``file.size``.
+
+    ``extents`` tell where a piece is that is read from volumes; what none of them covers is zeros.
+    ``kept``: the piece is known to be unchanged, these are its chunks, and nothing of it is read.
+    """
 
     file: PlannedFile
     start: int = 0
+    extents: tuple[DiskExtent, ...] = ()
+    kept: tuple[ChunkRef, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """What a worker has to read of it."""
+        return 0 if self.kept else self.file.size - self.start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +66,7 @@ class UnitGroup:
     @property
     def bytes(self) -> int:
         """What a worker has to read of it."""
-        return sum(piece.file.size - piece.start for piece in self.files)
+        return sum(piece.bytes for piece in self.files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +91,13 @@ class Unit:
     ``settled``: this is done before the checkpoint, so that a group that vanishes is just left out.
     ``base``: shards of the previous backup that may hold chunks of the groups to read. ``found``: run and
     number of units of dead runs that hold the same stretch. ``spent``: packs that are not referred to
-    any more.
+    any more. ``volumes``: the EBS snapshots that are read, none where the root is on this host.
     """
 
     number: int
     items: tuple[UnitItem, ...]
     settled: bool = False
+    volumes: tuple[str, ...] = ()
     base: tuple[ShardRef, ...] = ()
     found: tuple[tuple[str, int], ...] = ()
     spent: tuple[str, ...] = ()
@@ -88,7 +116,18 @@ def unit_limit(number: int) -> int:
     return UNIT_BYTES << (number // _UNITS_BEFORE_DOUBLING)
 
 
-def cut_units(plan: Iterable[PlannedItem], first: int = 0) -> Iterator[tuple[UnitItem, ...]]:
+Locate = Callable[[PlannedGroup, PlannedFile], Iterable[UnitFile]]
+"""Gives the pieces of a file, in order and without gaps: where they lie, or what is known of them."""
+
+
+def whole_file(_group: PlannedGroup, file: PlannedFile) -> tuple[UnitFile]:
+    """The file as one piece, to be read by its path."""
+    return (UnitFile(file=file),)
+
+
+def cut_units(
+    plan: Iterable[PlannedItem], first: int = 0, locate: Locate = whole_file
+) -> Iterator[tuple[UnitItem, ...]]:
     """Cut the plan into balanced shares, in order; files larger than a share are cut at chunk edges.
 
     ``first`` is the number of the first unit.
@@ -96,7 +135,7 @@ def cut_units(plan: Iterable[PlannedItem], first: int = 0) -> Iterator[tuple[Uni
     share: list[UnitItem] = []
     size, weight, number = 0, 0, first
     for planned in plan:
-        for item in _items(planned, unit_limit(number)):
+        for item in _items(planned, unit_limit(number), locate):
             length = item.bytes if isinstance(item, UnitGroup) else 0
             if share and (size + length > unit_limit(number) or weight >= UNIT_FILES):
                 yield tuple(share)
@@ -108,9 +147,9 @@ def cut_units(plan: Iterable[PlannedItem], first: int = 0) -> Iterator[tuple[Uni
         yield tuple(share)
 
 
-def _items(planned: PlannedItem, limit: int) -> Iterator[UnitItem]:
+def _items(planned: PlannedItem, limit: int, locate: Locate) -> Iterator[UnitItem]:
     if isinstance(planned, PlannedGroup):
-        yield from _cut_group(planned, limit)
+        yield from _cut_group(planned, limit, locate)
     else:
         yield planned
 
@@ -118,23 +157,26 @@ def _items(planned: PlannedItem, limit: int) -> Iterator[UnitItem]:
 def _weight(item: UnitItem) -> int:
     """About how many lines the item makes in a unit, so that a unit of kept groups stays small too."""
     if isinstance(item, UnitGroup):
-        return len(item.files)
+        return len(item.files) + sum(map(_lines, item.files)) // 4
     if isinstance(item, Group):
         return len(item.entries) + sum(len(entry.chunks) for entry in item.entries) // 4
     return 1
 
 
-def _cut_group(group: PlannedGroup, limit: int) -> Iterator[UnitGroup]:
+def _lines(piece: UnitFile) -> int:
+    return len(piece.extents) + len(piece.kept)
+
+
+def _cut_group(group: PlannedGroup, limit: int, locate: Locate) -> Iterator[UnitGroup]:
     """The group in parts of at most ``limit`` bytes and `UNIT_FILES` files; without files it is none."""
     pieces: list[UnitFile] = []
     size = 0
-    for piece in _pieces(group.files, limit):
-        length = piece.file.size - piece.start
-        if pieces and (size + length > limit or len(pieces) >= UNIT_FILES):
+    for piece in _pieces(chain.from_iterable(locate(group, file) for file in group.files), limit):
+        if pieces and (size + piece.bytes > limit or len(pieces) >= UNIT_FILES):
             yield _part(group, pieces)
             pieces, size = [], 0
         pieces.append(piece)
-        size += length
+        size += piece.bytes
     if pieces:
         yield _part(group, pieces)
 
@@ -145,18 +187,31 @@ def _part(group: PlannedGroup, pieces: list[UnitFile]) -> UnitGroup:
     )
 
 
-def _pieces(files: Iterable[PlannedFile], limit: int) -> Iterator[UnitFile]:
+def _pieces(files: Iterable[UnitFile], limit: int) -> Iterator[UnitFile]:
     step = max(CHUNK_BYTES, limit // CHUNK_BYTES * CHUNK_BYTES)
-    for file in files:
-        start = 0
-        while file.size - start > step:
-            yield UnitFile(file=_with_size(file, start + step), start=start)
+    for piece in files:
+        start, size = piece.start, piece.file.size
+        while not piece.kept and size - start > step:
+            yield _cut(piece, start, start + step)
             start += step
-        yield UnitFile(file=file, start=start)
+        yield _cut(piece, start, size)
 
 
-def _with_size(file: PlannedFile, size: int) -> PlannedFile:
-    return replace(file, size=size)
+def _cut(piece: UnitFile, start: int, end: int) -> UnitFile:
+    if (start, end) == (piece.start, piece.file.size):
+        return piece
+    extents = tuple(cut_extents(piece.extents, start, end))
+    return replace(piece, file=replace(piece.file, size=end), start=start, extents=extents)
+
+
+def cut_extents(extents: Iterable[DiskExtent], start: int, end: int) -> Iterator[DiskExtent]:
+    """What of the extents lies between two bytes of the file."""
+    for extent in extents:
+        first, last = max(start, extent.start), min(end, extent.start + extent.length)
+        if first < last:
+            skipped = first - extent.start
+            data = None if extent.data is None else extent.data[skipped : skipped + last - first]
+            yield DiskExtent(first, last - first, extent.volume, extent.offset + skipped, data)
 
 
 def encode_unit(unit: Unit) -> bytes:
@@ -164,6 +219,7 @@ def encode_unit(unit: Unit) -> bytes:
     header = {
         "unit": unit.number,
         "settled": unit.settled,
+        "volumes": unit.volumes,
         "base": [asdict(shard) for shard in unit.base],
         "found": unit.found,
         "spent": unit.spent,
@@ -179,6 +235,7 @@ def decode_unit(data: bytes) -> Unit:
         return Unit(
             number=header["unit"],
             settled=header["settled"],
+            volumes=tuple(header["volumes"]),
             base=tuple(ShardRef(**shard) for shard in header["base"]),
             found=tuple((run, number) for run, number in header["found"]),
             spent=tuple(header["spent"]),
@@ -207,12 +264,27 @@ def _encode_item(item: UnitItem) -> bytes:
             piece.file.column_type,
             piece.file.link,
             piece.start,
+            [_encode_extent(extent) for extent in piece.extents],
+            piece.kept,
         ]
         for piece in item.files
     ]
     return _line(
         {"table": item.table, "partition": item.partition, "signature": item.signature, "files": files}
     )
+
+
+def _encode_extent(extent: DiskExtent) -> list[int | str]:
+    if extent.data is not None:
+        return [extent.start, b64encode(extent.data).decode()]
+    return [extent.start, extent.length, extent.volume, extent.offset]
+
+
+def _decode_extent(value: list[Any]) -> DiskExtent:
+    if len(value) == 2:
+        data = b64decode(value[1], validate=True)
+        return DiskExtent(value[0], len(data), 0, 0, data)
+    return DiskExtent(*value)
 
 
 def _encode_kept(item: KeptItem) -> bytes:
@@ -240,8 +312,10 @@ def _decode_item(line: bytes) -> UnitItem:
                 link=link,
             ),
             start=start,
+            extents=tuple(map(_decode_extent, extents)),
+            kept=tuple(map(ChunkRef.from_json, kept)),
         )
-        for path, kind, mode, size, exact, required, column_type, link, start in value["files"]
+        for path, kind, mode, size, exact, required, column_type, link, start, extents, kept in value["files"]
     )
     return UnitGroup(
         table=value["table"], partition=value["partition"], signature=value["signature"], files=files

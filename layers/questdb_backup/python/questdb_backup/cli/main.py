@@ -27,6 +27,7 @@ _MODULES = {
     "questdb_backup.cli.verbs_restore": ("restore", "restore-on-start"),
     "questdb_backup.cli.verbs_serve": ("serve",),
     "questdb_backup.cli.verbs_check": ("check",),
+    "questdb_backup.cli.verbs_volume": ("probe-volume",),
 }
 """Where each verb is: only the one that is asked for is imported, a backup is to begin at once."""
 _RESTORE_ONLY = ("restore-timestamp",)

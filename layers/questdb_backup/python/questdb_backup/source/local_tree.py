@@ -9,7 +9,7 @@ from pathlib import Path
 
 from questdb_backup.source.base import EntryKind, TreeEntry
 
-_LINKED_FOLDERS = {".checkpoint": 1, "db": 3}
+LINKED_FOLDERS = {".checkpoint": 1, "db": 3}
 """How deep symlinks to other volumes may stand: ``.checkpoint``; ``db``, its tables and their partitions."""
 _NO_PARTS = frozenset(("", ".", ".."))
 _KNOWN_FOLDERS = 4096
@@ -123,7 +123,7 @@ class LocalTree:
         return real
 
     def _is_linked_folder(self, parts: list[str], real: str) -> bool:
-        depth = _LINKED_FOLDERS.get(parts[0], 0) if parts else 0
+        depth = LINKED_FOLDERS.get(parts[0], 0) if parts else 0
         folders = (os.path.realpath("/".join((self._root, *parts[:n]))) for n in range(1, depth + 1))
         return any(Path(folder).is_dir() and _holds(folder, real) for folder in folders)
 

@@ -1,0 +1,153 @@
+"""Inodes: where they are, their core, and their data fork.
+
+Chapter "On-disk Inode" of "XFS Algorithms & Data Structures"; only version 3 of the core.
+"""
+
+import stat
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import IntEnum
+
+from questdb_backup.errors import DamagedVolumeError
+from questdb_backup.source.base import EntryKind
+from questdb_backup.volumes.base import Node
+from questdb_backup.volumes.crc32c import raw_crc32c
+from questdb_backup.volumes.xfs.overlay import ReplayedDevice
+from questdb_backup.volumes.xfs.superblock import DAMAGE_HINT, Superblock, check_crc
+
+CORE_BYTES = 176
+"""Of a version 3 inode: where its data fork begins."""
+INODE_MAGIC = b"IN"
+MANY_EXTENTS = 1 << 4
+"""Bit of flags2: the number of extents is of 64 bits (nrext64)."""
+REALTIME = 1
+"""Bit of flags: the data are on the realtime device."""
+
+_CHUNK = 1 << 16
+_CHUNKS = 48
+_CRC_AT = 100
+_CORE = struct.Struct(">2sHBB18xQ24xQ12xI2xB7xHI24xQ24xQ")
+_KINDS = {
+    stat.S_IFREG: EntryKind.FILE,
+    stat.S_IFDIR: EntryKind.DIRECTORY,
+    stat.S_IFLNK: EntryKind.SYMLINK,
+}
+
+
+class ForkFormat(IntEnum):
+    """How the data fork holds its data."""
+
+    DEVICE = 0
+    LOCAL = 1
+    EXTENTS = 2
+    BTREE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Inode:
+    """An inode's data fork; ``size`` in bytes, ``extents`` how many records its block map has."""
+
+    number: int
+    size: int
+    format: int
+    flags: int
+    extents: int
+    fork: bytes
+
+
+class InodeTable:
+    """Inodes by number, read in chunks of many; each one's checksum is verified."""
+
+    def __init__(self, device: ReplayedDevice, superblock: Superblock) -> None:
+        self._device = device
+        self._superblock = superblock
+        self._chunks: OrderedDict[int, tuple[bytes, bool]] = OrderedDict()
+        self._recent = -1
+        self._recent_chunk = (b"", False)
+        self._zeros_crc = raw_crc32c(bytes(superblock.inode_bytes), 0xFFFFFFFF) ^ 0xFFFFFFFF
+
+    def node(self, number: int) -> Node:
+        """What an inode is. Raise DamagedVolumeError where it is free or damaged."""
+        chunk, at = self._find(number)
+        magic, mode, version, _, _, size, _, _, _, generation, _, own_number = _CORE.unpack_from(chunk, at)
+        if magic != INODE_MAGIC or version != 3 or own_number != number or not mode:
+            raise _broken(number)
+        kind = _KINDS.get(stat.S_IFMT(mode), EntryKind.OTHER)
+        if kind is EntryKind.DIRECTORY or kind is EntryKind.OTHER:
+            return Node(number, generation, kind, mode & 0o7777, 0)
+        if size >> 63:
+            raise _broken(number)
+        return Node(number, generation, kind, mode & 0o7777, size)
+
+    def inode(self, number: int) -> Inode:
+        """An inode with its data fork. Raise DamagedVolumeError where it is free or damaged."""
+        chunk, at = self._find(number)
+        core = _CORE.unpack_from(chunk, at)
+        magic, mode, version, form, many_extents, size, extents, fork_offset, flags, _, flags2, own_number = (
+            core
+        )
+        if magic != INODE_MAGIC or version != 3 or own_number != number or not mode:
+            raise _broken(number)
+        room = fork_bytes(self._superblock.inode_bytes, fork_offset)
+        if room < 0:
+            raise _broken(number)
+        fork = chunk[at + CORE_BYTES : at + CORE_BYTES + room]
+        return Inode(number, size, form, flags, many_extents if flags2 & MANY_EXTENTS else extents, fork)
+
+    def _find(self, number: int) -> tuple[bytes, int]:
+        offset = self._superblock.inode_offset(number)
+        index, at = divmod(offset, _CHUNK)
+        if index != self._recent:
+            self._recent_chunk = self._chunk(index)
+            self._recent = index
+        chunk, verified = self._recent_chunk
+        if not verified:
+            self._verify(chunk, index, at, number)
+        return chunk, at
+
+    def _chunk(self, index: int) -> tuple[bytes, bool]:
+        found = self._chunks.get(index)
+        if found is not None:
+            self._chunks.move_to_end(index)
+            return found
+        start = index * _CHUNK
+        data = self._device.read(start, min(_CHUNK, self._device.size - start))
+        self._chunks[index] = found = data, self._verify_together(data, start)
+        if len(self._chunks) > _CHUNKS:
+            self._chunks.popitem(last=False)
+        return found
+
+    def _verify_together(self, data: bytes, start: int) -> bool:
+        """Whether all checksums of a chunk's inodes are right, which one computation tells.
+
+        A CRC is linear: that of the inodes' XOR is the XOR of theirs. What is no inode, or was replayed
+        and has no valid checksum, is left out. False says only that they must be looked at one by one.
+        """
+        size = self._superblock.inode_bytes
+        total = count = 0
+        for at in range(0, len(data) - size + 1, size):
+            if data[at : at + 2] == INODE_MAGIC and not self._device.is_patched(start + at, size):
+                total ^= int.from_bytes(data[at : at + size], "little")
+                count += 1
+        stored = total >> 8 * _CRC_AT & 0xFFFFFFFF
+        total ^= stored << 8 * _CRC_AT
+        crc = raw_crc32c(total.to_bytes(size, "little"))
+        return crc ^ (self._zeros_crc if count % 2 else 0) == stored
+
+    def _verify(self, chunk: bytes, index: int, at: int, number: int) -> None:
+        size = self._superblock.inode_bytes
+        if not self._device.is_patched(index * _CHUNK + at, size):
+            check_crc(chunk[at : at + size], _CRC_AT, f"inode {number}")
+
+
+def fork_bytes(inode_bytes: int, fork_offset: int) -> int:
+    """Bytes of the data fork; ``fork_offset`` is where the attribute fork begins, in 8 bytes, 0 for none."""
+    room = inode_bytes - CORE_BYTES
+    if fork_offset * 8 > room:
+        return -1
+    return fork_offset * 8 or room
+
+
+def _broken(number: int) -> DamagedVolumeError:
+    return DamagedVolumeError(f"XFS: inode {number} is free or damaged", DAMAGE_HINT)
