@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test lint format typecheck unit s3-gateway clean
+.PHONY: help setup run run-ebs test lint format typecheck unit s3-gateway clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ setup: $(VENV)/.installed ## Make .venv with the command in it, and fetch the se
 
 run: setup ## A real QuestDB, a real backup, a real restore, on this machine
 	$(BIN)/python -m scripts.demo
+
+run-ebs: setup ## The EBS route on a loop-mounted volume, with a stand-in for AWS (root)
+	$(BIN)/python -m scripts.demo_ebs
 
 lint: $(VENV)/.installed ## Style and formatting
 	$(BIN)/ruff check .

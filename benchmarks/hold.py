@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import psycopg
+
 from tests.support.questdb_server import QuestDBServer
 
 ROWS_A_DAY = 1_000_000

@@ -25,9 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.questdb_server import QuestDBServer, free_port
-
 from questdb_backup.gentle.wal_lag import WalLag
+from tests.support.questdb_server import QuestDBServer, free_port
 
 FULL_SPEED = ("--throttle", "off", "--nice", "0", "--io-priority", "none")
 VARIANTS: dict[str, tuple[str, ...] | None] = {

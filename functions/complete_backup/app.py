@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from questdb_backup.ebs.base import volumes_of
 from questdb_backup.handler import Event, lambda_handler
 from questdb_backup.questdb.base import Fence
 from questdb_backup.services import Services
@@ -20,4 +21,5 @@ def handler(event: Event, services: Services) -> dict[str, Any]:
         (event["database"] or {}).get("version") or services.config.server_version,
         Fence.from_json(event["fence"]),
         event["release"],
+        volumes_of(event["snapshots"]),
     )

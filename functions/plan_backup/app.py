@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from questdb_backup.ebs.base import volumes_of
 from questdb_backup.handler import Event, lambda_handler
 from questdb_backup.services import Services
 from questdb_backup.steps.plan import plan_backup
@@ -18,4 +19,5 @@ def handler(event: Event, services: Services) -> dict[str, Any]:
         (event["database"] or {}).get("version") or services.config.server_version,
         event["fence"]["started_at"],
         event["attempt"],
+        volumes_of(event["snapshots"]),
     )

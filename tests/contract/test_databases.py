@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
 import pytest
-from tests.support.questdb_server import QuestDBServer
-from tests.support.tcp_proxy import Rule, TcpProxy, Trouble
 
 from questdb_backup.clock import add_seconds, format_timestamp
 from questdb_backup.errors import CheckpointBusyError, DatabaseRejectedError, DatabaseUnavailableError
 from questdb_backup.questdb.base import Checkpoint, CreateOutcome, Database, Fence
 from questdb_backup.questdb.memory import ConnectionLost, InMemoryQuestDB
 from questdb_backup.questdb.pgwire import PgwireDatabase
+from tests.support.questdb_server import QuestDBServer
+from tests.support.tcp_proxy import Rule, TcpProxy, Trouble
 
 CREATE = b"CHECKPOINT CREATE"
 MANY_TABLES = 400

@@ -12,7 +12,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from tests.support.s3_server import SECRET_KEY, S3Server, VersityServer, find_versitygw
 
 from questdb_backup.errors import (
     DamagedBackupError,
@@ -27,6 +26,7 @@ from questdb_backup.stores.fs import FsObjectStore
 from questdb_backup.stores.memory import MemoryObjectStore
 from questdb_backup.stores.open import open_store
 from questdb_backup.stores.s3 import S3ObjectStore
+from tests.support.s3_server import SECRET_KEY, S3Server, VersityServer, find_versitygw
 
 THREADS = 16
 ROUNDS = 5

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.support.dynamodb_local import DynamoDBLocal
 
 from questdb_backup.errors import BackupToolError, ConfigurationError, LeaseLostError, StatusUnavailableError
 from questdb_backup.questdb.base import Fence
@@ -18,6 +17,7 @@ from questdb_backup.status import dynamodb
 from questdb_backup.status.base import LiveRun, StatusStore
 from questdb_backup.status.dynamodb import DynamoStatusStore
 from questdb_backup.status.sqlite import SCHEMA_VERSION, SqliteStatusStore
+from tests.support.dynamodb_local import DynamoDBLocal
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

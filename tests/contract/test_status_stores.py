@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.dynamodb_local import DynamoDBLocal
 
 from questdb_backup.errors import BackupInProgressError, LeaseLostError
 from questdb_backup.questdb.base import Fence
@@ -18,6 +17,7 @@ from questdb_backup.status.base import LiveRun, StatusStore
 from questdb_backup.status.dynamodb import DynamoStatusStore
 from questdb_backup.status.memory import MemoryStatusStore
 from questdb_backup.status.sqlite import SqliteStatusStore
+from tests.support.dynamodb_local import DynamoDBLocal
 
 INSTANCE = "gentle-forest-orchid"
 OTHER_INSTANCE = "quiet-river-stone"

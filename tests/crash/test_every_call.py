@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.faults import FaultyPlace, Gate, InjectedError, raise_injected
-from tests.support.questdb_server import QuestDBServer
 
 from questdb_backup.catalog_store import read_catalog
 from questdb_backup.errors import BackupToolError, CheckpointHeldError
@@ -23,6 +21,8 @@ from questdb_backup.local.guarding import guard as run_guard
 from questdb_backup.local.guarding import local_instance
 from questdb_backup.local.options import Options, Place
 from questdb_backup.local.runner import run_backup
+from tests.support.faults import FaultyPlace, Gate, InjectedError, raise_injected
+from tests.support.questdb_server import QuestDBServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.crash, pytest.mark.timeout(1800)]
 FREE_SECONDS = 10.0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+
 from tests.support.questdb_server import DEFAULT_VERSION, JARS, QuestDBServer
 from tests.support.sample_data import create_sample_tables
 

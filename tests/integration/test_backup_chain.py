@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from questdb_backup import keys
+from questdb_backup.local.options import Options
+from questdb_backup.manifest import read_manifest
 from tests.support.live import (
     back_up,
     catalog_of,
@@ -20,10 +24,6 @@ from tests.support.live import (
 from tests.support.questdb_server import QuestDBServer
 from tests.support.s3_server import S3Server, VersityServer, find_versitygw
 from tests.support.sample_data import settle, table_digests
-
-from questdb_backup import keys
-from questdb_backup.local.options import Options
-from questdb_backup.manifest import read_manifest
 
 pytestmark = pytest.mark.integration
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from questdb_backup.errors import VersionMismatchError
 from tests.integration.conftest import NewServer
 from tests.support import table_zoo
 from tests.support.live import (
@@ -20,8 +22,6 @@ from tests.support.live import (
 )
 from tests.support.questdb_server import QuestDBServer
 from tests.support.sample_data import Writer, settle, table_digests
-
-from questdb_backup.errors import VersionMismatchError
 
 pytestmark = pytest.mark.integration
 

@@ -8,6 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from questdb_backup.catalog import BackupRow, Catalog
+from questdb_backup.catalog_store import update_catalog
+from questdb_backup.errors import CheckpointLostError, SourceFileError
+from questdb_backup.local.options import Options, Place
+from questdb_backup.words import BackupStatus
 from tests.support.live import (
     HeldBackup,
     back_up,
@@ -21,12 +27,6 @@ from tests.support.live import (
 )
 from tests.support.questdb_server import QuestDBServer
 from tests.support.sample_data import settle, table_digests
-
-from questdb_backup.catalog import BackupRow, Catalog
-from questdb_backup.catalog_store import update_catalog
-from questdb_backup.errors import CheckpointLostError, SourceFileError
-from questdb_backup.local.options import Options, Place
-from questdb_backup.words import BackupStatus
 
 pytestmark = pytest.mark.integration
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from questdb_backup.instances import NAME_FILE
 from tests.integration.conftest import NewServer
 from tests.support.deployment import TABLE, Deployment, Ended, run_here, run_installed, tree
 from tests.support.live import checkpoint, fs_store
 from tests.support.questdb_server import QuestDBServer, free_port
-
-from questdb_backup.instances import NAME_FILE
 
 pytestmark = pytest.mark.integration
 NEWER = b'{"format": 2, "instances": [], "instance": "x"}'

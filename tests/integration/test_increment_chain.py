@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tests.integration.conftest import NewServer
 from tests.support.chains import PRICES, Chain
 from tests.support.live import command, fs_store, options_for, restored

@@ -5,9 +5,6 @@ from math import ceil
 from pathlib import Path
 
 import pytest
-from tests.support.live import catalog_of, fs_store, options_for, store_of
-from tests.support.measured import Measured
-from tests.support.questdb_server import QuestDBServer
 
 from questdb_backup import keys
 from questdb_backup.local.options import Options
@@ -17,6 +14,9 @@ from questdb_backup.packs import PACK_BYTES
 from questdb_backup.steps.lock import drop_run_lease, take_lease
 from questdb_backup.steps.prune import prune_backups
 from questdb_backup.stores.counting import CountingStore
+from tests.support.live import catalog_of, fs_store, options_for, store_of
+from tests.support.measured import Measured
+from tests.support.questdb_server import QuestDBServer
 
 pytestmark = pytest.mark.integration
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.support import table_zoo
-from tests.support.planned import planned_groups
-from tests.support.questdb_server import QuestDBServer
 
 from questdb_backup.errors import SourceFileError
 from questdb_backup.source.base import EntryKind, PlannedGroup, PlannedTable
 from questdb_backup.source.path import CheckpointSource, LocalTree
+from tests.support import table_zoo
+from tests.support.planned import planned_groups
+from tests.support.questdb_server import QuestDBServer
 
 pytestmark = pytest.mark.integration
 

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from tests.integration.conftest import NewServer
-from tests.support.questdb_server import QuestDBServer, free_port
-from tests.support.tcp_proxy import Rule, TcpProxy, Trouble
 
 from questdb_backup.clock import add_seconds, format_timestamp
 from questdb_backup.errors import DatabaseRejectedError, DatabaseUnavailableError
 from questdb_backup.questdb.base import CreateOutcome, Fence
 from questdb_backup.questdb.pgwire import PgwireDatabase
+from tests.integration.conftest import NewServer
+from tests.support.questdb_server import QuestDBServer, free_port
+from tests.support.tcp_proxy import Rule, TcpProxy, Trouble
 
 pytestmark = pytest.mark.integration
 

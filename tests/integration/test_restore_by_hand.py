@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.integration.conftest import NewServer
 from tests.support.live import PROJECT, back_up, fs_store, options_for
 from tests.support.questdb_server import QuestDBServer

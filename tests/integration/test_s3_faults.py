@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from tests.support.deployment import TABLE, Deployment, run_here, run_installed, tree
 from tests.support.faulty_proxy import Fault, FaultyProxy, Rule
 from tests.support.live import checkpoint, wait_until

@@ -1,6 +1,7 @@
 """The sample data that other tests rest on: digests must see a change, and must not see an order."""
 
 import pytest
+
 from tests.integration.conftest import NewServer
 from tests.support.sample_data import Writer, create_sample_tables, settle, table_digests
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+
 from tests.support.forks import BORN, FORKS, HOW_MANY, PENDING, Digests, Forked, parting_tables
 from tests.support.histories import lies
 

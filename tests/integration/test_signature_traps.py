@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from questdb_backup.local.options import Options
 from tests.integration.conftest import NewServer
 from tests.support import table_zoo
 from tests.support.forks import Digests
@@ -27,8 +29,6 @@ from tests.support.live import back_up, checkpoint, fs_store, options_for, resto
 from tests.support.questdb_server import QuestDBServer
 from tests.support.sample_data import settle, table_digests
 from tests.support.traps import TRAPS, Trap
-
-from questdb_backup.local.options import Options
 
 pytestmark = pytest.mark.integration
 

@@ -3,13 +3,13 @@
 import logging
 
 import pytest
-from tests.integration.conftest import NewServer
-from tests.support.questdb_server import QuestDBServer, free_port
 
 from questdb_backup.gentle.decision import Limits
 from questdb_backup.gentle.pressure import PressureSample
 from questdb_backup.gentle.throttle import PressureThrottle
 from questdb_backup.gentle.wal_lag import WalLag
+from tests.integration.conftest import NewServer
+from tests.support.questdb_server import QuestDBServer, free_port
 
 pytestmark = pytest.mark.integration
 

@@ -3,13 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.live import back_up, catalog_of, prune, store_of
-from tests.support.questdb_server import QuestDBServer
-from tests.support.sample_data import Writer, settle, table_digests
-
 from questdb_backup import keys
 from questdb_backup.local.options import Options
 from questdb_backup.manifest import read_manifest
+from tests.support.live import back_up, catalog_of, prune, store_of
+from tests.support.questdb_server import QuestDBServer
+from tests.support.sample_data import Writer, settle, table_digests
 
 PRICES = (
     "create table prices as (select timestamp_sequence('2024-01-01', 60000000L) ts,"

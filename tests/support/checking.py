@@ -5,8 +5,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.support.backups import INSTANCE, Ticking, back_up, make_root, make_services
-
 from questdb_backup.catalog import Catalog, drop_lease
 from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.services import Services
@@ -14,6 +12,7 @@ from questdb_backup.steps.lock import take_lease
 from questdb_backup.steps.prune import prune_backups
 from questdb_backup.steps.run import Run
 from questdb_backup.stores.base import ObjectStore
+from tests.support.backups import INSTANCE, Ticking, back_up, make_root, make_services
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """The template, deployed on this host.
 
 Functions run in process, each with the environment and the services that the template gives it; the
-local engine stands for Step Functions, DynamoDB Local and moto's S3 server are the data. Three things
-are not the template's: the server is in memory, the source is a folder, and CheckPreflight's refusal
-of the source is passed over.
+local engine stands for Step Functions, DynamoDB Local and moto's S3 server are the data, EC2 is the
+stand-in. Two things are not the template's: the server is in memory, and what is read out of the
+snapshots is a folder.
 """
 
 import contextlib
@@ -25,25 +25,25 @@ import boto3
 import botocore.loaders
 import botocore.session
 import pytest
-from tests.support.backups import FolderSource, FolderTree
-from tests.support.deployed_template import ACCOUNT, REGION, Template
-from tests.support.dynamodb_local import DynamoDBLocal
-from tests.support.kit import Clock
-from tests.support.s3_server import S3Server
-from tests.template.cloudformation import resources, template
 
-from questdb_backup import aws_workflow, handler, keys
+from questdb_backup import aws_workflow, handler
 from questdb_backup.bootstrap_aws import services_from_environment
 from questdb_backup.catalog import Catalog
 from questdb_backup.catalog_store import read_catalog
 from questdb_backup.engine.definition import StateMachine
 from questdb_backup.engine.execution import Execution, ExecutionResult, Status
-from questdb_backup.errors import PreflightError
 from questdb_backup.instances import read_instances
 from questdb_backup.questdb.memory import InMemoryQuestDB
 from questdb_backup.services import Services
 from questdb_backup.source.base import Source
-from questdb_backup.steps.preflight import prove_swaps
+from standin.ebs import EbsStandin, Quotas
+from tests.support.backups import FolderSource, FolderTree
+from tests.support.deployed_template import ACCOUNT, REGION, Template
+from tests.support.dynamodb_local import DynamoDBLocal
+from tests.support.kit import Clock
+from tests.support.opened_snapshots import DATA_ID, put_folder_in_snapshots
+from tests.support.s3_server import S3Server
+from tests.template.cloudformation import resources, template
 
 BUCKET = "questdb-backup-backupbucket-1a2b3c4d5e6f"
 TABLE = "questdb-backup-StatusTable-1A2B3C4D5E6F"
@@ -80,7 +80,14 @@ class DeployedStack:
     """
 
     def __init__(
-        self, *, dynamodb: str, s3: str, restore_root: str = "", twice: bool = False, **parameters: str
+        self,
+        *,
+        dynamodb: str,
+        s3: str,
+        ebs: EbsStandin,
+        restore_root: str = "",
+        twice: bool = False,
+        **parameters: str,
     ) -> None:
         if restore_root:
             parameters["RestoreFileSystemAccessPointArn"] = (
@@ -91,6 +98,7 @@ class DeployedStack:
         self.database = InMemoryQuestDB(
             clock=self.clock, sleep=lambda _seconds: None, monotonic=itertools.count().__next__
         )
+        self.ebs = ebs
         self.source: Source | None = None
         self.used: set[tuple[str, str, str]] = set()
         self.largest_payload = 0
@@ -126,7 +134,7 @@ class DeployedStack:
         environment = self.environment(function)
         services = services_from_environment(environment)
         services.clock = self.clock
-        make_store, make_status = services.make_store, services.make_status
+        make_store, make_status, make_ec2 = services.make_store, services.make_status, services.make_ec2
 
         def store() -> Any:
             made: Any = make_store()
@@ -138,14 +146,21 @@ class DeployedStack:
             made._client().meta.events.register("before-parameter-build.dynamodb", self._note(function))
             return made
 
-        services.make_store, services.make_status = store, status
+        def ec2() -> Any:
+            made: Any = make_ec2()
+            for client in (made._client, made._once):
+                client.meta.events.register("before-parameter-build.ec2", self._note(function))
+            return made
+
+        services.make_store, services.make_status, services.make_ec2 = store, status, ec2
+        services.sleep = lambda _seconds: None
         if "QDB_BACKUP_DATABASE_SECRET_ARN" in environment:
             services.make_database = lambda: self.database
         if function in READ_THE_SOURCE:
-            services.make_source = lambda _version: self._given_source()
+            services.make_source = lambda _version: self.given_source()
         return services
 
-    def _given_source(self) -> Source:
+    def given_source(self) -> Source:
         assert self.source is not None, "set the source first"
         return self.source
 
@@ -227,16 +242,7 @@ class DeployedStack:
         return result.output
 
     def _task(self, function: str) -> Callable[[Any], Any]:
-        if function == "CheckPreflightFunction":
-            return self._check_preflight
         return lambda event: self.invoke(function, event)
-
-    def _check_preflight(self, event: Any) -> Any:
-        """The real one must refuse the source; the rest of what it does is done here."""
-        with pytest.raises(PreflightError, match="the ebs source is not available in this version"):
-            self.invoke("CheckPreflightFunction", event)
-        prove_swaps(self.services("CheckPreflightFunction").store, keys.catalog(event["run"]["instance"]))
-        return {"warnings": []}
 
     # ---- What the functions see of Step Functions and Lambda
 
@@ -310,6 +316,16 @@ class DeployedStack:
                     yield "s3:DeleteObject", f"{bucket}/{each['Key']}"
             case "ListObjectsV2":
                 yield "s3:ListBucket", bucket
+            case "CreateSnapshots":
+                own = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
+                yield "ec2:CreateSnapshots", f"{own}:instance/{params['InstanceSpecification']['InstanceId']}"
+                yield "ec2:CreateSnapshots", f"{own}:volume/vol-of-the-instance"
+                yield "ec2:CreateSnapshots", f"arn:aws:ec2:{REGION}::snapshot/snap-new"
+                yield "ec2:CreateTags", f"arn:aws:ec2:{REGION}::snapshot/snap-new"
+            case "DeleteSnapshot":
+                yield "ec2:DeleteSnapshot", f"arn:aws:ec2:{REGION}::snapshot/{params['SnapshotId']}"
+            case "DescribeInstances" | "DescribeVolumes" | "DescribeSnapshots":
+                yield f"ec2:{operation}", "*"
             case "TransactWriteItems":
                 for each in params["TransactItems"]:
                     for kind, item in each.items():
@@ -338,6 +354,8 @@ class DeployedStack:
             for made in (services.__dict__.get("store"), services.__dict__.get("status")):
                 if made is not None:
                     made._client().close() if callable(made._client) else made.close()
+            if "ec2" in services.__dict__:
+                services.__dict__["ec2"].close()
         for key in self.stored():
             self.s3.delete_object(Bucket=BUCKET, Key=key)
         self.s3.delete_bucket(Bucket=BUCKET)
@@ -396,11 +414,17 @@ def s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def deploy(
-    dynamodb_local: DynamoDBLocal, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+    dynamodb_local: DynamoDBLocal, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Deploy]:
     """Deploy a stack. One at a time: the bucket has one name."""
     made: deque[DeployedStack] = deque()
+    volume = tmp_path / "volume.img"
+    volume.write_bytes(bytes(1 << 16))
+    ebs = EbsStandin(tmp_path / "standin", region=REGION, quotas=Quotas(snapshot_interval=0.0))
+    instance = ebs.add_instance(tags={"Name": "questdb"})
+    ebs.add_volume(instance, image=volume)
     variables = {
+        **ebs.environment,
         **CREDENTIALS,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
@@ -416,14 +440,15 @@ def deploy(
         monkeypatch.setenv(name, value)
 
     def deploy(**options: Any) -> DeployedStack:
-        stack = DeployedStack(dynamodb=dynamodb_local.endpoint, s3=s3_server.endpoint, **options)
+        stack = DeployedStack(dynamodb=dynamodb_local.endpoint, s3=s3_server.endpoint, ebs=ebs, **options)
         made.append(stack)
+        put_folder_in_snapshots(monkeypatch, stack.given_source, data_id=DATA_ID)
         monkeypatch.setattr(handler, "_services_of_process", _current.get)
         monkeypatch.setattr(aws_workflow, "_step_functions", lambda: stack.step_functions(stack.caller()))
         monkeypatch.setattr(aws_workflow, "_lambda", lambda: stack.functions_client(stack.caller()))
         return stack
 
-    with _package_logger_as_it_was():
+    with ebs, _package_logger_as_it_was():
         yield deploy
         for stack in made:
             stack.close()

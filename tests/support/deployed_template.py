@@ -21,6 +21,7 @@ PSEUDO = {
 }
 REQUIRED = {
     "DatabaseHost": "10.0.0.5",
+    "DatabaseInstance": "Name=questdb",
     "DatabaseSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:questdb-AbCdEf",
     "VpcId": "vpc-1",
     "SubnetIds": "subnet-1",
@@ -58,7 +59,7 @@ class Template:
     def environment(self, function: str) -> dict[str, str]:
         """The variables of a function: what all share, and its own."""
         shared = template()["Globals"]["Function"]["Environment"]["Variables"]
-        own = self._function(function)["Environment"]["Variables"]
+        own = self._function(function).get("Environment", {}).get("Variables", {})
         return {name: str(value) for name, value in self.resolve({**shared, **own}).items()}
 
     def handler(self, function: str) -> Callable[[Any, Any], Any]:

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.live import checkpoint
-from tests.support.questdb_server import QuestDBServer
-
 from questdb_backup.catalog import Catalog
 from questdb_backup.catalog_store import read_catalog
 from questdb_backup.cli.main import main
 from questdb_backup.instances import NAME_FILE, read_instances
 from questdb_backup.stores.base import ObjectStore
 from questdb_backup.stores.open import open_store
+from tests.support.live import checkpoint
+from tests.support.questdb_server import QuestDBServer
 
 INSTALLED = Path(sys.executable).with_name("questdb-backup")
 TABLE = (

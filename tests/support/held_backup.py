@@ -10,11 +10,10 @@ import time
 from pathlib import Path
 from unittest.mock import patch
 
-from tests.support.live import WatchedSource
-
 from questdb_backup.cli import main as command
 from questdb_backup.local.options import Place
 from questdb_backup.source.base import Source
+from tests.support.live import WatchedSource
 
 FOLDER = Path(sys.argv[1])
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from blake3 import blake3
-from tests.support.live import WatchedDatabase, watched
-from tests.support.planned import planned_groups
-from tests.support.questdb_server import QuestDBServer
 
 from questdb_backup.local.options import Options, Place
 from questdb_backup.local.runner import run_backup
 from questdb_backup.questdb.base import DatabaseState
 from questdb_backup.source.base import EntryKind, PlannedGroup, Tree
 from questdb_backup.source.path import CheckpointSource, LocalTree
+from tests.support.live import WatchedDatabase, watched
+from tests.support.planned import planned_groups
+from tests.support.questdb_server import QuestDBServer
 
 
 class Partition(NamedTuple):

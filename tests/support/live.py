@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.questdb_server import DEFAULT_VERSION, QuestDBServer
-
 from questdb_backup.catalog import Catalog
 from questdb_backup.catalog_store import read_catalog
 from questdb_backup.local.guarding import local_instance
@@ -25,6 +23,7 @@ from questdb_backup.source.base import GroupOutline, PlannedTable, Source, Tree,
 from questdb_backup.steps.lock import drop_run_lease, take_lease
 from questdb_backup.steps.prune import prune_backups
 from questdb_backup.stores.base import ObjectStore
+from tests.support.questdb_server import DEFAULT_VERSION, QuestDBServer
 
 PROJECT = Path(__file__).parents[2]
 WAIT_SECONDS = 60.0

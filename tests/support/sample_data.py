@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import psycopg
+
 from tests.support.questdb_server import QuestDBServer
 
 START = "2024-01-01T00:00:00.000000Z"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
+
 from tests.support.questdb_server import QuestDBServer
 
 _TYPES = """

@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from questdb_backup.questdb.base import Fence
+from questdb_backup.restore.request import Restore, RestoreRequest
+from questdb_backup.steps.database import database_from_json, release_from_json
+from questdb_backup.steps.run import Run
 from tests.template.cloudformation import (
     ROOT,
     camel_case,
@@ -18,11 +23,6 @@ from tests.template.cloudformation import (
     tasks,
     template,
 )
-
-from questdb_backup.questdb.base import Fence
-from questdb_backup.restore.request import Restore, RestoreRequest
-from questdb_backup.steps.database import database_from_json, release_from_json
-from questdb_backup.steps.run import Run
 
 MACHINES = ("backup", "restore")
 EVENTS = sorted((ROOT / "events").glob("*.json"), key=str)

@@ -3,6 +3,8 @@
 import re
 
 import pytest
+
+from questdb_backup.ebs.base import STACK_TAG
 from tests.template.cloudformation import (
     actions,
     as_list,
@@ -108,9 +110,11 @@ def test_the_manifest_is_written_by_the_commit_alone() -> None:
     }
 
 
-def test_the_names_of_the_instances_are_written_by_the_first_step_alone() -> None:
+def test_the_names_of_the_instances_are_written_by_those_who_learn_of_them() -> None:
+    """The first step finds the name, the planner sees in the snapshot which database it is."""
     assert {name for name in functions() if "instances.json" in _may(name, "s3:PutObject")} == {
-        "acquire_lock"
+        "acquire_lock",
+        "plan_backup",
     }
 
 
@@ -140,7 +144,48 @@ def test_whoever_has_a_right_on_store_or_table_knows_it_and_the_other_way_round(
         assert touches_table == ("QDB_BACKUP_STATUS_TABLE" in variables), name
 
 
-def test_no_policy_has_a_wildcard_for_its_resource_but_the_delivery_of_logs() -> None:
+def _who_may(action: str) -> set[str]:
+    return {name for name, properties in functions().items() if action in actions(properties)}
+
+
+def test_who_makes_reads_and_deletes_snapshots() -> None:
+    assert _who_may("ec2:CreateSnapshots") == {"create_snapshots"}
+    assert _who_may("ec2:CreateTags") == {"create_snapshots", "restore_volumes"}
+    assert _who_may("ec2:CreateVolume") == _who_may("ec2:AttachVolume") == {"restore_volumes"}
+    assert _who_may("ec2:DeleteSnapshot") == {PRUNE, "guard_checkpoint"}
+    assert _who_may("ebs:GetSnapshotBlock") == {"plan_backup", "upload_partitions"}
+    assert _who_may("ebs:ListSnapshotBlocks") == {"plan_backup", "upload_partitions"}
+    assert _who_may("ebs:ListChangedBlocks") == {"plan_backup"}
+
+
+def test_snapshots_are_made_with_the_stacks_tag_and_no_other_is_read_or_deleted() -> None:
+    stack, seen = {"Ref": "AWS::StackName"}, set()
+    for name, properties in functions().items():
+        for statement in statements(properties):
+            for action in as_list(statement["Action"]):
+                on_snapshots = "snapshot/*" in str(statement["Resource"])
+                if action.startswith("ebs:") or action == "ec2:DeleteSnapshot":
+                    assert on_snapshots, name
+                    tag = {f"aws:ResourceTag/{STACK_TAG}": stack}
+                    assert statement["Condition"] == {"StringEquals": tag}, name
+                    seen.add(action)
+                elif action == "ec2:CreateSnapshots" and on_snapshots:
+                    assert statement["Condition"] == {"StringEquals": {f"aws:RequestTag/{STACK_TAG}": stack}}
+                    seen.add(action)
+                elif action == "ec2:CreateTags":
+                    made_by = "CreateSnapshots" if on_snapshots else "CreateVolume"
+                    assert statement["Condition"] == {"StringEquals": {"ec2:CreateAction": made_by}}
+                    seen.add(action)
+    assert len(seen) == 6
+
+
+def test_whoever_reads_blocks_may_use_the_key_of_the_volumes() -> None:
+    for name in functions():
+        has_key = "VolumeKmsKeyArn" in str(statements(functions()[name]))
+        assert has_key == (name in _who_may("ebs:GetSnapshotBlock") | {"restore_volumes"}), name
+
+
+def test_no_policy_has_a_wildcard_for_its_resource_but_the_delivery_of_logs_and_descriptions() -> None:
     every = [
         *functions().values(),
         *(m["Properties"] for m in resources("AWS::Serverless::StateMachine").values()),
@@ -148,7 +193,8 @@ def test_no_policy_has_a_wildcard_for_its_resource_but_the_delivery_of_logs() ->
     for properties in every:
         for statement in statements(properties):
             if statement["Resource"] == "*":
-                assert all(action.startswith("logs:") for action in statement["Action"])
+                granted = as_list(statement["Action"])
+                assert all(action.startswith(("logs:", "ec2:Describe")) for action in granted)
             assert not any(action.endswith("*") for action in as_list(statement["Action"]))
 
 

@@ -8,18 +8,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-from tests.support.backups import FolderSource, make_root
-from tests.support.deployed import BUCKET, Deploy, DeployedStack, Interrupted
-from tests.template.cloudformation import resources
 
 from questdb_backup.engine.execution import Status
 from questdb_backup.steps import prune
+from tests.support.backups import FolderSource, make_root
+from tests.support.deployed import BUCKET, Deploy, DeployedStack, Interrupted
+from tests.template.cloudformation import resources
 
 Use = tuple[str, str, str]
 RENEWING = (
     "AcquireLock",
     "CheckPreflight",
     "RecordIntent",
+    "CheckSnapshots",
     "PlanBackup",
     "UploadPartitions",
     "CompleteBackup",
@@ -27,6 +28,9 @@ RENEWING = (
 NEVER_CALLED_HERE = {
     "s3:ListBucket",  # without it S3 answers 403 for a key that is not there
     "secretsmanager:GetSecretValue",  # the server is in memory, so its secret is not read
+    "ebs:GetSnapshotBlock",  # what is read out of the snapshots is a folder here
+    "ebs:ListChangedBlocks",
+    "ebs:ListSnapshotBlocks",
     "kms:Decrypt",  # S3, Secrets Manager and Lambda call these in a function's name
     "kms:GenerateDataKey",
     "elasticfilesystem:ClientMount",
@@ -63,11 +67,16 @@ def run_failures(stack: DeployedStack, root: Path) -> None:
     assert stack.run("Backup", {}).status is Status.FAILED
     stack.source = Interrupted(root, lambda: stack.invoke("AbortBackupFunction", {}))
     assert stack.run("Backup", {}).status is Status.ABORTED
-    stack.source = Interrupted(root, lambda: setattr(stack.database, "is_down", True))
+    stack.source = FolderSource(root)
+    stack.ebs.faults.run(
+        "CreateSnapshots", lambda: setattr(stack.database, "is_down", True), after_effect=True
+    )
     assert stack.run("Backup", {}).status is Status.FAILED
     stack.database.is_down = False
-    assert stack.invoke("GuardCheckpointFunction", {})["outcome"] == "ended"
-    stack.source = FolderSource(root)
+    report = stack.invoke("GuardCheckpointFunction", {})
+    assert report["outcome"] == "ended"
+    assert report["snapshots_deleted"]
+    stack.ebs.faults.fail("CreateSnapshots", "RequestLimitExceeded", "slow down", status=503)
     stack.clock.forward(hours=49)
     stack.backed_up()
     stack.clock.forward(hours=49)

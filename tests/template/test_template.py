@@ -6,6 +6,7 @@ import tomllib
 from typing import Any
 
 import pytest
+
 from tests.template.cloudformation import (
     ROOT,
     camel_case,
@@ -134,11 +135,17 @@ def test_path_is_refused_and_the_reason_is_told() -> None:
     assert source["AllowedValues"] == ["ebs"]
     for text in (source["Description"], source["ConstraintDescription"]):
         assert "path" in text
-        assert "not available yet" in text
+        assert "server's own disk" in text.replace("\n", " ")
 
 
-def test_nothing_is_scheduled_by_default() -> None:
-    assert _parameters()["ScheduleState"]["Default"] == "DISABLED"
+def test_backups_are_scheduled_by_default() -> None:
+    assert _parameters()["ScheduleState"]["Default"] == "ENABLED"
+
+
+def test_the_checkpoint_does_not_wait_for_a_slow_processor() -> None:
+    """From 1,769 MB a function has a whole CPU."""
+    for name in ("create_snapshots", "plan_backup", "upload_partitions"):
+        assert functions()[name]["MemorySize"] >= 1769
 
 
 def test_a_schedule_is_given_up_after_an_hour_and_three_tries() -> None:

@@ -13,7 +13,6 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 from moto import mock_aws
-from tests.support.backups import INSTANCE, back_up, make_root, make_services
 
 from questdb_backup import aws_guard, aws_workflow
 from questdb_backup.abort import abort_backup
@@ -28,6 +27,7 @@ from questdb_backup.aws_workflow import (
 from questdb_backup.backups import backup_rows, list_backups
 from questdb_backup.catalog import Catalog, acquire
 from questdb_backup.catalog_store import read_catalog
+from questdb_backup.ebs.base import RUN_TAG
 from questdb_backup.errors import (
     CheckpointBusyError,
     ConfigurationError,
@@ -41,7 +41,10 @@ from questdb_backup.questdb.base import Fence
 from questdb_backup.services import Services
 from questdb_backup.steps.lock import acquire_lock
 from questdb_backup.steps.run import Run
+from questdb_backup.steps.snapshots import tags_of_instance
 from questdb_backup.stores.memory import MemoryObjectStore
+from tests.support.backups import INSTANCE, back_up, make_root, make_services
+from tests.support.memory_ec2 import MemoryEc2
 
 NOW = "2026-03-01T12:00:00.000000Z"
 COLUMNS = ["status", "progress_percent", "start_ts", "end_ts", "backup_error", "cleanup_error"]
@@ -349,6 +352,7 @@ def test_the_guard_ends_a_dead_run_and_releases_by_its_fence(
         "outcome": "ended",
         "backup_timestamp": dead_run.backup_timestamp,
         "release": "released",
+        "snapshots_deleted": [],
     }
     assert sent == [{"fence": {"db_now": NOW, "window_seconds": 30, "started_at": NOW}}]
     row = read_catalog(services.store, INSTANCE).row(dead_run.backup_timestamp)
@@ -356,6 +360,43 @@ def test_the_guard_ends_a_dead_run_and_releases_by_its_fence(
     assert row.backup_error == "the execution ran into its timeout"
     assert read_catalog(services.store, INSTANCE).lease is None
     assert figures.names[-2:] == ["BackupAgeSeconds", "GuardHeartbeat"]
+
+
+def give_snapshots(services: Services, run: Run) -> MemoryEc2:
+    """The source ebs, with a snapshot that the run has made."""
+    ec2 = MemoryEc2()
+    services.config = replace(services.config, source="ebs")
+    services.make_ec2 = lambda: ec2
+    instance = ec2.add_instance()
+    ec2.add_volume(instance)
+    tags = {**tags_of_instance(services, INSTANCE), RUN_TAG: run.backup_timestamp}
+    ec2.create_snapshots(instance, tags, without_root=True, without=[])
+    return ec2
+
+
+def test_the_guard_deletes_the_snapshots_of_a_dead_run_and_no_living_ones(
+    services: Services, dead_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ec2 = give_snapshots(services, dead_run)
+    (snapshot,) = ec2.snapshots()
+    set_status(monkeypatch, "RUNNING")
+    assert guard_stack(services, {}, GUARD)["snapshots_deleted"] == []
+    set_status(monkeypatch, "FAILED")
+    assert guard_stack(services, {}, GUARD)["snapshots_deleted"] == [snapshot.snapshot_id]
+    assert ec2.snapshots() == []
+
+
+def test_snapshots_that_cannot_be_deleted_do_not_silence_the_guard(
+    services: Services, dead_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ec2 = give_snapshots(services, dead_run)
+    set_status(monkeypatch, "FAILED")
+    ec2.be_busy()
+    services.metrics = figures = Figures()
+    report = guard_stack(services, {}, GUARD)
+    assert (report["outcome"], report["snapshots_deleted"]) == ("ended", [])
+    assert "GuardHeartbeat" in figures.names
+    assert len(guard_stack(services, {}, GUARD)["snapshots_deleted"]) == 1
 
 
 def test_the_guard_leaves_a_running_execution_alone(

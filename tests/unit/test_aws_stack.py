@@ -14,7 +14,6 @@ import boto3
 import pytest
 from moto import mock_aws
 from rich.console import Console
-from tests.support.aws_endpoint import EXECUTION, RESTORE_EXECUTION, AwsEndpoint, running_execution
 
 from questdb_backup.aws_stack import Stack
 from questdb_backup.cli.main import main
@@ -30,6 +29,7 @@ from questdb_backup.errors import (
     StatusUnavailableError,
     StoreAccessDeniedError,
 )
+from tests.support.aws_endpoint import EXECUTION, RESTORE_EXECUTION, AwsEndpoint, running_execution
 
 ROW = {
     "status": "backup in progress",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from benchmarks import report
 from benchmarks.__main__ import machine
 from benchmarks.datasets import DATA_SETS

@@ -121,9 +121,48 @@ def test_an_adapter_whose_variable_is_missing_fails_when_it_is_first_used(touch:
         touch(services)
 
 
-def test_no_source_can_be_read_in_this_version() -> None:
-    with pytest.raises(ConfigurationError, match="no source can be read on AWS in this version"):
+def test_a_folder_cannot_be_read_on_aws() -> None:
+    with pytest.raises(ConfigurationError, match="only EBS snapshots are read on AWS"):
         services_from_environment({}).make_source(None)
+
+
+def test_what_is_said_of_the_volumes_is_read() -> None:
+    config = services_from_environment(
+        {
+            "QDB_BACKUP_EBS_INSTANCE": "Name=questdb",
+            "QDB_BACKUP_EBS_VOLUME_IDS": "vol-1, vol-2,",
+            "QDB_BACKUP_KEEP_EBS_SNAPSHOTS": "0",
+            "QDB_BACKUP_EBS_SERVER_ROOT": "/questdb",
+            "QDB_BACKUP_EBS_MOUNTS": "/mnt/a=vol-1,/mnt/b=/dev/sdg",
+            "QDB_BACKUP_STACK_NAME": "mine",
+        }
+    ).config
+    assert (config.source, config.ebs_instance, config.keep_ebs_snapshots) == ("ebs", "Name=questdb", 0)
+    assert config.ebs_volume_ids == ("vol-1", "vol-2")
+    assert (config.ebs_server_root, config.stack_name) == ("/questdb", "mine")
+    assert config.ebs_mounts == ("/mnt/a=vol-1", "/mnt/b=/dev/sdg")
+    bare = services_from_environment({}).config
+    assert (bare.ebs_instance, bare.ebs_volume_ids, bare.ebs_server_root) == (None, (), None)
+    assert (bare.ebs_mounts, bare.keep_ebs_snapshots) == ((), 1)
+
+
+def test_snapshots_are_made_once_and_all_else_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    ec2: Any = services_from_environment({}).ec2
+    retries = [client.meta.config.retries["total_max_attempts"] for client in (ec2._once, ec2._client)]
+    ec2.close()
+    assert retries[0] == 1
+    assert retries[1] > 1
+
+
+@pytest.mark.parametrize(("workers", "rate"), [({}, 1000.0), ({"QDB_BACKUP_MAX_CONCURRENCY": "16"}, 62.5)])
+def test_workers_share_what_one_snapshot_lets_through(
+    monkeypatch: pytest.MonkeyPatch, workers: dict[str, str], rate: float
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    direct: Any = services_from_environment(workers).direct
+    assert direct._bucket.rate == rate
+    direct.close()
 
 
 def test_a_call_of_another_function_waits_long_and_is_never_sent_twice(

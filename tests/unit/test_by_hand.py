@@ -5,11 +5,11 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from tests.support import by_hand
 
 from questdb_backup.codecs import decimal, frames, pco, shuffle
 from questdb_backup.codecs.base import Codec, Plan
 from questdb_backup.codecs.spec import CLASSIC
+from tests.support import by_hand
 
 _random = random.Random(5)
 NUMBERS = struct.pack("<4096q", *(_random.randrange(1000) for _ in range(4096)))

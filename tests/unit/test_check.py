@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.backups import INSTANCE, put_over, the_manifest
-from tests.support.checking import Chain, make_chain
 
 from questdb_backup import keys
 from questdb_backup.catalog import Catalog, RunRecord
@@ -20,6 +18,8 @@ from questdb_backup.steps.lock import acquire_lock
 from questdb_backup.stores.base import StoredObject
 from questdb_backup.verify import verify
 from questdb_backup.words import BackupStatus
+from tests.support.backups import INSTANCE, put_over, the_manifest
+from tests.support.checking import Chain, make_chain
 
 OLD = "2026-03-01T11:00:00.000000Z"
 

@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.backups import INSTANCE, listing, make_services, put_over, restore_by_steps, the_manifest
-from tests.support.checking import Chain, make_chain
 
 from questdb_backup import keys
 from questdb_backup.catalog import Catalog, acquire, publish
@@ -27,6 +25,8 @@ from questdb_backup.manifest import read_manifest
 from questdb_backup.steps.lock import acquire_lock
 from questdb_backup.verify import verify
 from questdb_backup.words import BackupStatus
+from tests.support.backups import INSTANCE, listing, make_services, put_over, restore_by_steps, the_manifest
+from tests.support.checking import Chain, make_chain
 
 SYMBOLS = "db/trades~1/sym.c"
 

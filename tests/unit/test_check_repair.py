@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from tests.support.backups import INSTANCE, put_over, the_manifest
-from tests.support.checking import Chain, make_chain
 
 from questdb_backup import keys
 from questdb_backup.check.repair import Wanted, repair
 from questdb_backup.errors import BackupInProgressError, ConfigurationError, DamagedBackupError
 from questdb_backup.steps.lock import acquire_lock
+from tests.support.backups import INSTANCE, put_over, the_manifest
+from tests.support.checking import Chain, make_chain
 
 ALL = Wanted(share=(1, 1))
 

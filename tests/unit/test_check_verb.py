@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.backups import INSTANCE, the_manifest
-from tests.support.checking import Chain, make_chain
 
 from questdb_backup import keys
 from questdb_backup.check import inventory
@@ -18,6 +16,8 @@ from questdb_backup.check.inventory import Inventory, Name, Why
 from questdb_backup.cli.main import main
 from questdb_backup.stores.base import StoredObject
 from questdb_backup.stores.open import open_store
+from tests.support.backups import INSTANCE, the_manifest
+from tests.support.checking import Chain, make_chain
 
 
 @pytest.fixture(autouse=True)

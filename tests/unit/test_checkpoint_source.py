@@ -5,14 +5,14 @@ import struct
 from pathlib import Path
 
 import pytest
-from tests.support.planned import planned_groups
-from tests.support.questdb_files import DAY, INT, START, OneTable, make_cv, make_log, make_meta, make_txn
 
 from questdb_backup.errors import SourceFileError
 from questdb_backup.source.base import PlannedFile, PlannedGroup, PlannedTable
 from questdb_backup.source.path import CheckpointSource, LocalTree
 from questdb_backup.source.state import load_table
 from questdb_backup.source.tables import TablePlanner
+from tests.support.planned import planned_groups
+from tests.support.questdb_files import DAY, INT, START, OneTable, make_cv, make_log, make_meta, make_txn
 
 LIVE, SAVED = "db/t~9", ".checkpoint/db/t~9"
 VERSION = "9.3.4"

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from tests.support.backups import INSTANCE, listing, make_services, restore_by_steps
-from tests.support.checking import Chain, make_chain
 
 from questdb_backup import keys
 from questdb_backup.check.orphans import remove_orphans
@@ -25,6 +23,8 @@ from questdb_backup.restore_point import choose_instance
 from questdb_backup.services import Services
 from questdb_backup.stores.memory import MemoryObjectStore
 from questdb_backup.verify import Report, verify
+from tests.support.backups import INSTANCE, listing, make_services, restore_by_steps
+from tests.support.checking import Chain, make_chain
 
 Files = dict[str, tuple[str, int, bytes]]
 Harm = Callable[[bytes], bytes | None]

@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.template.cloudformation import ROOT, resources
 
 from questdb_backup import errors
 from questdb_backup.cli.main import load_verbs
 from questdb_backup.errors import BackupToolError
 from questdb_backup.settings import PROPERTIES, Property
 from questdb_backup.words import BackupStatus
+from tests.template.cloudformation import ROOT, resources
 
 OPERATIONS = ROOT / "docs" / "OPERATIONS.md"
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.questdb_files import OneTable
 
 import questdb_backup
 from questdb_backup.catalog_store import read_catalog
 from questdb_backup.instances import read_name
 from questdb_backup.stores.fs import FsObjectStore
+from tests.support.questdb_files import OneTable
 
 PROJECT = Path(__file__).parents[2]
 PACKAGES = Path(questdb_backup.__file__).parents[1]

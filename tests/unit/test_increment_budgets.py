@@ -3,9 +3,8 @@
 import random
 from math import ceil
 
-from tests.support.kit import DictSource, Kit
-
 from questdb_backup.packs import PACK_BYTES
+from tests.support.kit import DictSource, Kit
 
 COLUMNS = 20
 DAYS = 40

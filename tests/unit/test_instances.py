@@ -4,11 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.support.kit import Kit
 
 from questdb_backup.errors import ConfigurationError, DataIdMismatchError
 from questdb_backup.instances import NAME_FILE, read_instances, read_name, resolve_instance
 from questdb_backup.services import Config, Services
+from tests.support.kit import Kit
 
 
 def _root(folder: Path, data_id: bytes = b"\x01\x02") -> Path:

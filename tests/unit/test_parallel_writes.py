@@ -3,10 +3,10 @@
 import threading
 
 import pytest
-from tests.support.faults import InjectedError
 
 from questdb_backup.stores.memory import MemoryObjectStore
 from questdb_backup.stores.writes import ParallelWrites
+from tests.support.faults import InjectedError
 
 
 class Refusing(MemoryObjectStore):

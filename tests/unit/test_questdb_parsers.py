@@ -5,7 +5,6 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.questdb_files import DAY, INT, START, SYMBOL, make_cv, make_log, make_meta, make_txn
 
 from questdb_backup.questdb.cv import ColumnVersion, parse_cv
 from questdb_backup.questdb.layout import UnknownLayout
@@ -13,6 +12,7 @@ from questdb_backup.questdb.meta import parse_meta
 from questdb_backup.questdb.partitions import PartitionBy
 from questdb_backup.questdb.txn import parse_txn
 from questdb_backup.questdb.txnlog import log_size, parse_log_header, parse_seq_txn, segments
+from tests.support.questdb_files import DAY, INT, START, SYMBOL, make_cv, make_log, make_meta, make_txn
 
 SQUASHED = 3 << 44
 PARQUET = 1 << 61

@@ -8,6 +8,16 @@ from typing import Any
 
 import pytest
 import zstandard
+
+from questdb_backup import keys
+from questdb_backup.codec import compress_text, digest_of
+from questdb_backup.errors import BackupToolError, DamagedBackupError, UnsupportedFormatError
+from questdb_backup.manifest import Entry, Group
+from questdb_backup.packs import ChunkRef, PackInfo
+from questdb_backup.restore.point import find_restore_point
+from questdb_backup.services import Services
+from questdb_backup.stores.base import ObjectStore
+from questdb_backup.verify import verify
 from tests.support.backups import (
     INSTANCE,
     back_up,
@@ -20,16 +30,6 @@ from tests.support.backups import (
     restore_by_steps,
     the_manifest,
 )
-
-from questdb_backup import keys
-from questdb_backup.codec import compress_text, digest_of
-from questdb_backup.errors import BackupToolError, DamagedBackupError, UnsupportedFormatError
-from questdb_backup.manifest import Entry, Group
-from questdb_backup.packs import ChunkRef, PackInfo
-from questdb_backup.restore.point import find_restore_point
-from questdb_backup.services import Services
-from questdb_backup.stores.base import ObjectStore
-from questdb_backup.verify import verify
 
 Harm = Callable[[ObjectStore, str, str], None]
 

@@ -3,15 +3,6 @@
 from pathlib import Path
 
 import pytest
-from tests.support.backups import (
-    INSTANCE,
-    back_up,
-    make_root,
-    make_services,
-    put_over,
-    restore_by_steps,
-    the_manifest,
-)
 
 from questdb_backup import keys
 from questdb_backup.errors import (
@@ -26,6 +17,15 @@ from questdb_backup.restore.staging import Staging
 from questdb_backup.restore_on_start import restore_on_start
 from questdb_backup.services import Services
 from questdb_backup.settings import Settings
+from tests.support.backups import (
+    INSTANCE,
+    back_up,
+    make_root,
+    make_services,
+    put_over,
+    restore_by_steps,
+    the_manifest,
+)
 
 STORE = "fs::root=/elsewhere;atomic_write_dir=/elsewhere/atomic;"
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from tests.support.backups import INSTANCE, back_up, make_root, make_services, restore_by_steps, the_manifest
 
 from questdb_backup import keys, packs
 from questdb_backup.restore import contents
 from questdb_backup.services import Services
 from questdb_backup.stores.counting import CountingStore
+from tests.support.backups import INSTANCE, back_up, make_root, make_services, restore_by_steps, the_manifest
 
 PER_TABLE, PER_RESTORE = 4, 8
 

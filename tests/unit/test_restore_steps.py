@@ -8,15 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.backups import (
-    INSTANCE,
-    VERSION,
-    back_up,
-    listing,
-    make_root,
-    make_services,
-    restore_by_steps,
-)
 
 from questdb_backup import keys, packs
 from questdb_backup.errors import (
@@ -39,6 +30,15 @@ from questdb_backup.steps.plan_restore import plan_restore
 from questdb_backup.stores.counting import CountingStore
 from questdb_backup.stores.fs import FsObjectStore
 from questdb_backup.stores.memory import MemoryObjectStore
+from tests.support.backups import (
+    INSTANCE,
+    VERSION,
+    back_up,
+    listing,
+    make_root,
+    make_services,
+    restore_by_steps,
+)
 
 STAGING = ".restore_staging"
 REBUILD = "cairo.checkpoint.recovery.rebuild.column.indexes=true"

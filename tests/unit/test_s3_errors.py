@@ -7,7 +7,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from tests.support.s3_server import SECRET_KEY, FaultyProxy, S3Server, connection_string, free_port
 
 from questdb_backup.errors import (
     ConfigurationError,
@@ -25,6 +24,7 @@ from questdb_backup.stores.connection_string import S3Location, parse_connection
 from questdb_backup.stores.open import open_store
 from questdb_backup.stores.s3 import S3ObjectStore
 from questdb_backup.stores.s3_errors import translate_answer
+from tests.support.s3_server import SECRET_KEY, FaultyProxy, S3Server, connection_string, free_port
 
 
 @pytest.fixture(scope="module")

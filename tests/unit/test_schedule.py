@@ -5,11 +5,11 @@ import pytest
 from croniter import croniter
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from tests.support.eventbridge_cron import EventBridgeCron
 
 from questdb_backup.cron import ALIASES, WeekDays, parse_cron
 from questdb_backup.errors import ConfigurationError
 from questdb_backup.schedule import Schedule, explain, next_runs, to_eventbridge
+from tests.support.eventbridge_cron import EventBridgeCron
 
 NEW_YEAR = datetime(2024, 1, 1, tzinfo=UTC)
 # Shortly before leap days, a year's end, and both changes of the clock (Lord Howe's is half an hour,

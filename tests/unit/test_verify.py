@@ -6,6 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from questdb_backup import keys, verify_packs
+from questdb_backup.codec import Codec, Encoded, digest_of
+from questdb_backup.errors import NoRestorePointError
+from questdb_backup.manifest import Entry, Group
+from questdb_backup.packs import PackInfo, PackWriter, read_index
+from questdb_backup.services import Services
+from questdb_backup.stores.counting import CountingStore
+from questdb_backup.verify import verify
 from tests.support.backups import (
     INSTANCE,
     back_up,
@@ -16,15 +25,6 @@ from tests.support.backups import (
     put_over,
     the_manifest,
 )
-
-from questdb_backup import keys, verify_packs
-from questdb_backup.codec import Codec, Encoded, digest_of
-from questdb_backup.errors import NoRestorePointError
-from questdb_backup.manifest import Entry, Group
-from questdb_backup.packs import PackInfo, PackWriter, read_index
-from questdb_backup.services import Services
-from questdb_backup.stores.counting import CountingStore
-from questdb_backup.verify import verify
 
 ALL = (1, 1)
 

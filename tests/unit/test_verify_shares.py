@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.backups import INSTANCE, back_up, make_root, make_services
 
 from questdb_backup.catalog import Catalog, Lease, ReadShare
 from questdb_backup.catalog_store import read_catalog, update_catalog
@@ -14,6 +13,7 @@ from questdb_backup.services import Services
 from questdb_backup.stores.counting import CountingStore
 from questdb_backup.verify import verify
 from questdb_backup.verify_shares import due_share, is_in_share, parse_read_data, with_share
+from tests.support.backups import INSTANCE, back_up, make_root, make_services
 
 
 def at(day: int) -> str:

@@ -6,8 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.faults import Faulty, Gate, InjectedError, raise_injected
-from tests.support.kit import INSTANCE, DictSource, Kit
 
 from questdb_backup import keys
 from questdb_backup.catalog import Catalog, drop_lease, with_row
@@ -18,6 +16,8 @@ from questdb_backup.steps.guard import guard_checkpoint
 from questdb_backup.steps.lock import acquire_lock
 from questdb_backup.steps.run import keep_lease
 from questdb_backup.words import BackupStatus
+from tests.support.faults import Faulty, Gate, InjectedError, raise_injected
+from tests.support.kit import INSTANCE, DictSource, Kit
 
 MIB = 1 << 20
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from questdb_backup.ebs.base import INSTANCE_TAG, RUN_TAG, STACK_TAG
+from questdb_backup.engine.execution import Status
+from questdb_backup.words import BackupStatus
 from tests.support.backups import FolderSource, listing, make_root
 from tests.support.deployed import CREDENTIALS, Deploy, DeployedStack, Interrupted
 from tests.support.deployed_template import STACK
 from tests.template.cloudformation import ROOT
-
-from questdb_backup.engine.execution import Status
-from questdb_backup.words import BackupStatus
 
 EVENTS = ROOT / "events"
 NEW = ("_restore", "db/.backup_instance_name")
@@ -53,6 +54,37 @@ def test_a_backup_is_made_under_the_stacks_own_instance(stack: DeployedStack) ->
     assert stack.catalog().instance == output["backup_instance_name"]
     assert {key.split("/")[:2] == ["questdb", "_backup"] for key in stack.stored()} == {True}
     assert_nothing_is_held(stack)
+
+
+def test_the_snapshots_bear_the_tag_that_the_permissions_ask_for(stack: DeployedStack) -> None:
+    made = stack.backed_up()
+    (snapshot,) = stack.ebs.snapshots()
+    assert snapshot.tags[STACK_TAG] == STACK
+    assert snapshot.tags[RUN_TAG] == made["backup_timestamp"]
+    assert snapshot.tags[INSTANCE_TAG] == made["backup_instance_name"]
+
+
+def test_the_snapshots_of_the_newest_backup_stay(stack: DeployedStack, root: Path) -> None:
+    stack.backed_up()
+    (root / "db/trades~1/sym.c").write_bytes(b"other symbols")
+    made = stack.backed_up()
+    assert [each.tags[RUN_TAG] for each in stack.ebs.snapshots()] == [made["backup_timestamp"]]
+
+
+def test_a_snapshot_that_fails_ends_the_backup_in_ec2s_words(stack: DeployedStack) -> None:
+    def fail() -> None:
+        for snapshot in stack.ebs.snapshots():
+            stack.ebs.end_snapshot(snapshot.snapshot_id, "error", "Given key ID is not accessible")
+
+    stack.ebs.faults.run("CreateSnapshots", fail, after_effect=True)
+    assert stack.run("Backup", {}).error == "SnapshotError"
+    ((status, error),) = rows(stack)
+    assert status == "backup failed"
+    assert "is in state 'error': Given key ID is not accessible" in str(error)
+    assert_nothing_is_held(stack)
+    tick = {"trigger": "schedule"}
+    assert len(stack.invoke("GuardCheckpointFunction", tick)["snapshots_deleted"]) == 1
+    stack.backed_up()
 
 
 def test_a_second_backup_stores_what_has_changed_and_no_more(stack: DeployedStack, root: Path) -> None:
@@ -99,12 +131,15 @@ def test_the_guard_ends_what_a_stopped_execution_left(stack: DeployedStack, root
     def stop() -> None:
         client.stop_execution(executionArn=arn, error="", cause="by hand")
 
-    stack.source = Interrupted(root, lambda: stop())
+    stack.ebs.faults.run("CreateSnapshots", lambda: stop(), after_effect=True)
     arn = stack.start("Backup", {})
     stack.result(arn)
     assert stack.database.read().checkpoint.in_progress
+    (orphan,) = stack.ebs.snapshots()
     report = stack.invoke("GuardCheckpointFunction", ended(arn, "ABORTED"))
     assert (report["outcome"], report["release"]) == ("ended", "released")
+    assert report["snapshots_deleted"] == [orphan.snapshot_id]
+    assert stack.ebs.snapshots() == []
     assert rows(stack) == [("backup failed", "the execution was stopped")]
     assert_nothing_is_held(stack)
     stack.source = FolderSource(root)

@@ -3,6 +3,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
+from questdb_backup.engine import EventType, Status
+from questdb_backup.engine.payload import PAYLOAD_LIMIT
+from questdb_backup.errors import ConfigurationError
 from tests.workflow.engine_kit import (
     Events,
     FailsFirst,
@@ -16,10 +20,6 @@ from tests.workflow.engine_kit import (
     run,
     task,
 )
-
-from questdb_backup.engine import EventType, Status
-from questdb_backup.engine.payload import PAYLOAD_LIMIT
-from questdb_backup.errors import ConfigurationError
 
 NOON = datetime(2024, 8, 24, 12, 0, 0, 789_123, tzinfo=UTC)
 SUCCEED: Json = {"Type": "Succeed"}

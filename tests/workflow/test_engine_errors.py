@@ -2,6 +2,11 @@ import json
 from typing import Any
 
 import pytest
+
+from questdb_backup.engine import EngineEvent, EventType, StateError, Status
+from questdb_backup.engine.errors import matches
+from questdb_backup.engine.retry import Retrier, RetryCounters
+from questdb_backup.errors import ConfigurationError, StoreUnavailableError
 from tests.workflow.engine_kit import (
     Events,
     FailsFirst,
@@ -15,11 +20,6 @@ from tests.workflow.engine_kit import (
     run,
     task,
 )
-
-from questdb_backup.engine import EngineEvent, EventType, StateError, Status
-from questdb_backup.engine.errors import matches
-from questdb_backup.engine.retry import Retrier, RetryCounters
-from questdb_backup.errors import ConfigurationError, StoreUnavailableError
 
 SUCCEED: Json = {"Type": "Succeed"}
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.workflow.engine_kit import Json, catch_all, each, machine, retry, task
 
 from questdb_backup.engine import StateMachine
 from questdb_backup.errors import ConfigurationError
+from tests.workflow.engine_kit import Json, catch_all, each, machine, retry, task
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,12 +22,12 @@ def placeholders(text: str) -> dict[str, str]:
     return {part.split("}")[0]: "x" for part in text.split("${")[1:]}
 
 
-@pytest.mark.parametrize("name", ["backup", "restore"])
-def test_the_real_machine_loads_and_needs_every_one_of_its_placeholders(name: str) -> None:
+@pytest.mark.parametrize(("name", "hours"), [("backup", 72), ("restore", 24)])
+def test_the_real_machine_loads_and_needs_every_one_of_its_placeholders(name: str, hours: int) -> None:
     text = (ROOT / "statemachine" / f"{name}.asl.json").read_text(encoding="utf-8")
     names = {key: key for key in placeholders(text)}
     loaded = StateMachine.load(json.loads(text), names)
-    assert loaded.timeout_seconds == 86_400
+    assert loaded.timeout_seconds == hours * 3600
     assert loaded.resources() == {key for key in names if key.endswith("FunctionArn")}
     for missing in names:
         rest = {key: value for key, value in names.items() if key != missing}
@@ -63,7 +63,7 @@ def test_a_field_that_is_not_implemented_is_refused_with_its_state(field: str) -
     assert f"'{field}'" in message
 
 
-@pytest.mark.parametrize("kind", ["Pass", "Wait", "Parallel", "Nonsense"])
+@pytest.mark.parametrize("kind", ["Pass", "Parallel", "Nonsense"])
 def test_a_state_type_that_is_not_implemented_is_refused(kind: str) -> None:
     message = refusal(machine(A={"Type": kind, "End": True}))
     assert "'A'" in message
@@ -187,6 +187,26 @@ def test_error_names_that_the_service_refuses_are_refused(field: str, entries: l
 )
 def test_a_retrier_that_the_service_refuses_is_refused(fields: Json) -> None:
     assert "'A', field 'Retry'[0]" in refusal(with_state(Retry=[retry("X", **fields)]))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"Seconds": 1, "SecondsPath": "$.s"},
+        {"Seconds": -1},
+        {"Seconds": 1.5},
+        {"Seconds": 100_000_000},
+        {"SecondsPath": 5},
+        {"Timestamp": "2026-01-01T00:00:00Z"},
+        {"TimestampPath": "$.t"},
+        {"Seconds": 1, "ResultPath": "$.r"},
+        {"Seconds": 1, "Catch": catch_all("B")},
+    ],
+)
+def test_a_wait_that_the_service_refuses_or_that_is_not_implemented_is_refused(fields: Json) -> None:
+    message = refusal(machine(A={"Type": "Wait", "Next": "B", **fields}, B={"Type": "Succeed"}))
+    assert "'A'" in message
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,10 @@ import threading
 from typing import Any
 
 import pytest
+
+from questdb_backup.engine import EngineEvent, EventType, Status, TaskFunction
+from questdb_backup.engine.map import concurrency
+from questdb_backup.engine.states import Flow, MapState
 from tests.workflow.engine_kit import (
     WAIT,
     Events,
@@ -15,10 +19,6 @@ from tests.workflow.engine_kit import (
     run,
     task,
 )
-
-from questdb_backup.engine import EngineEvent, EventType, Status, TaskFunction
-from questdb_backup.engine.map import concurrency
-from questdb_backup.engine.states import Flow, MapState
 
 SUCCEED: Json = {"Type": "Succeed"}
 READER: Json = {

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from questdb_backup.engine import EngineEvent, EventType, Execution, ExecutionResult, Status
 from tests.workflow.engine_kit import (
     WAIT,
     Events,
@@ -19,8 +21,6 @@ from tests.workflow.engine_kit import (
     run,
     task,
 )
-
-from questdb_backup.engine import EngineEvent, EventType, Execution, ExecutionResult, Status
 
 SUCCEED: Json = {"Type": "Succeed"}
 PACKAGE = Path(__file__).parents[2] / "layers" / "questdb_backup" / "python"

@@ -13,10 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.support.backups import INSTANCE, FolderSource, listing, make_root
-from tests.support.deployed_template import Template
-from tests.support.kit import Kit
-from tests.template.cloudformation import ROOT, camel_case
 
 from questdb_backup import aws_workflow, units
 from questdb_backup.catalog import Catalog
@@ -24,9 +20,14 @@ from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.clock import parse_timestamp
 from questdb_backup.engine.definition import StateMachine
 from questdb_backup.engine.execution import Execution, ExecutionResult
-from questdb_backup.errors import PreflightError
 from questdb_backup.local.bundle import LocalContext
 from questdb_backup.services import Config
+from tests.support.backups import INSTANCE, FolderSource, listing, make_root
+from tests.support.deployed_template import Template
+from tests.support.kit import Kit
+from tests.support.memory_ec2 import MemoryEc2
+from tests.support.opened_snapshots import put_folder_in_snapshots
+from tests.template.cloudformation import ROOT, camel_case
 
 EVENTS = ROOT / "events"
 PREVIOUS = "2024-08-23T00:00:02.417003Z"
@@ -34,7 +35,7 @@ RUN = "2024-08-24T12:34:56.789123Z"
 DB_NOW = "2024-08-24T12:34:58.120345Z"
 STARTED_AT = "2024-08-24T12:34:59.004511Z"
 RELEASED_AT = "2024-08-24T12:35:03.204511Z"
-UNKNOWN_HERE = ("bucket", "key", "bytes")
+UNKNOWN_HERE = ("bucket", "key", "bytes", "counters")
 
 
 def event(name: str) -> dict[str, Any]:
@@ -64,6 +65,9 @@ class Stack:
         self.kit = Kit(clock=self.clock)  # type: ignore[arg-type]
         self.source = FolderSource(root)
         self.services = self.kit.make_services(config=self._config("path", mount), source=self.source)
+        self.ec2 = self._ec2()
+        self.services.make_ec2 = lambda: self.ec2
+        put_folder_in_snapshots(monkeypatch, lambda: self.source)
         self.status = "RUNNING"
         self.stopped: list[str] = []
         self.restores: list[ExecutionResult] = []
@@ -84,10 +88,21 @@ class Stack:
             source=source,
             instance_name=INSTANCE,
             stack_id="arn:stack",
+            ebs_instance="Name=questdb",
             window_seconds=30.0,
             restore_root=mount,
             object_store="s3::bucket=b;root=questdb;",
         )
+
+    def _ec2(self) -> MemoryEc2:
+        """The instance, its volume and the snapshot of the events."""
+        ec2, wanted = MemoryEc2(clock=self.clock, looks=0), event("create_snapshots")["preflight"]
+        known = event("check_snapshots")["snapshots"]["volumes"][0]
+        ec2.name_next(i=wanted["instance_id"], vol=known["volume_id"], snap=known["snapshot_id"])
+        instance = ec2.add_instance(Name="questdb")
+        ec2.add_volume(instance, known["device"], size=wanted["volumes"][0]["size"])
+        ec2.add_volume(instance, "/dev/sda1", root=True)
+        return ec2
 
     def feed(self, name: str, **changes: Any) -> Any:
         """Call the function that the event is named after, as the template's Handler names it."""
@@ -146,8 +161,6 @@ class Stack:
         ).run()
 
     def _task(self, function: str) -> Callable[[dict[str, Any]], object]:
-        if function == "CheckPreflightFunction":
-            return lambda _event: {"warnings": []}
         return lambda value: self.invoke(function, value)
 
     def _lambda(self) -> Any:
@@ -183,26 +196,31 @@ def test_the_events_of_the_steps_are_those_of_one_run(stack: Stack, root: Path) 
     )
     stack.clock.set(DB_NOW)
     assert stack.feed("read_database") == event("check_preflight")["database"]
-    with pytest.raises(PreflightError, match="the ebs source is not available in this version"):
-        stack.feed("check_preflight")
+    checked = stack.feed("check_preflight")
+    assert {**checked, "warnings": []} == event("create_snapshots")["preflight"]
     assert stack.feed("record_intent") == event("create_checkpoint")["fence"]
     stack.clock.set(STARTED_AT)
     assert stack.feed("create_checkpoint") == event("record_checkpoint")["checkpoint"]
     assert stack.feed("record_checkpoint") == event("check_checkpoint")["fence"]
     assert stack.feed("check_checkpoint") == {"outcome": "ok", "torn": []}
+    assert stack.feed("create_snapshots") == event("check_snapshots")["snapshots"]
+    assert stack.feed("verify_checkpoint") is None
+    stack.clock.set(RELEASED_AT)
+    assert stack.feed("release_checkpoint") == event("complete_backup")["release"]
+    assert stack.feed("check_snapshots") == event("plan_backup")["snapshots"]
     plan, wanted = stack.feed("plan_backup"), event("complete_backup")["plan"]
     assert set(plan) == set(wanted)
     assert wanted["key"].endswith(plan["key"])
+    assert set(plan["counters"]) == set(wanted["counters"])
     assert {**plan, **{name: wanted[name] for name in UNKNOWN_HERE}} == wanted
     for number in range(plan["units"]):
         item = event("upload_partitions")["item"]
         assert stack.feed("upload_partitions", item={**item, "unit": number}) == {}
-    assert stack.feed("verify_checkpoint") is None
-    stack.clock.set(RELEASED_AT)
-    assert stack.feed("release_checkpoint") == event("complete_backup")["release"]
     done = stack.feed("complete_backup")
     assert (done["backup_timestamp"], done["status"]) == (RUN, "backup complete")
-    assert [kept["backup_timestamp"] for kept in stack.feed("prune_backups")["keep"]] == [RUN, PREVIOUS]
+    pruned = stack.feed("prune_backups")
+    assert [kept["backup_timestamp"] for kept in pruned["keep"]] == [RUN, PREVIOUS]
+    assert [kept["run"] for kept in pruned["snapshots"]["keep"]] == [RUN]
     assert stack.feed("release_lock") is None
     assert stack.catalog().lease is None
     rows = stack.feed("list_backups")
@@ -249,6 +267,7 @@ def test_the_guard_leaves_a_living_run_alone_and_ends_a_dead_one(stack: Stack) -
         "outcome": "ended",
         "backup_timestamp": RUN,
         "release": "released",
+        "snapshots_deleted": [],
     }
     row = stack.catalog().row(RUN)
     assert row is not None

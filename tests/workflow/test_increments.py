@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.faults import raise_injected
-from tests.support.kit import INSTANCE, DictSource, Kit
 
 from questdb_backup import keys
 from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.chunker import MIN_CHUNK_BYTES
 from questdb_backup.local.bundle import read_definition, tasks
+from tests.support.faults import raise_injected
+from tests.support.kit import INSTANCE, DictSource, Kit
 
 KIB = 1 << 10
 OWN = {"db/t~1/s.c", "_meta"}

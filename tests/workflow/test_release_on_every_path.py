@@ -108,6 +108,30 @@ def test_no_state_after_the_lock_can_change_the_source_the_run_or_the_fence() ->
                 assert "$.fence" not in written, name
 
 
+def test_on_snapshots_nothing_but_their_creation_and_its_verification_holds_the_checkpoint() -> None:
+    before = reached("CheckCheckpoint", "ebs", stop_at_release=True)
+    assert {name for name in before if BACKUP[name]["Type"] in ("Task", "Map", "Wait")} == {
+        "CheckCheckpoint",
+        "CreateSnapshots",
+        "VerifyCheckpoint",
+        "ReleaseCheckpoint",
+        "ReleaseAndTryAgain",
+        "ReleaseAfterError",
+    }
+
+
+def test_snapshots_are_read_after_they_are_completed_and_copied_once_released() -> None:
+    assert reached("VerifyCheckpoint", "ebs", stop_at_release=True) == {
+        "VerifyCheckpoint",
+        "ReleaseCheckpoint",
+        "ReleaseAfterError",
+    }
+    assert "UploadPartitions" not in reached("CreateSnapshots", "ebs", stop_at="PlanBackup")
+    for source in ("path", "frozen"):
+        everything = reached("AcquireLock", source)
+        assert not everything & {"CreateSnapshots", "CheckSnapshots", "WaitForSnapshots", "IsSnapshotWhole"}
+
+
 def held() -> list[str]:
     """Tasks and Maps between the intent and the regular release, and the release itself."""
     return sorted(

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.support.kit import INSTANCE, DictSource, Kit
 
 from questdb_backup import keys
 from questdb_backup.codec import compress_text
@@ -19,6 +18,7 @@ from questdb_backup.steps.lock import acquire_lock
 from questdb_backup.steps.plan import plan_backup
 from questdb_backup.steps.run import Run
 from questdb_backup.units import UnitResult, encode_result
+from tests.support.kit import INSTANCE, DictSource, Kit
 
 GIB = 1 << 30
 TIB = 1 << 40

@@ -19,6 +19,7 @@ from questdb_backup.questdb.base import Fence, ReleaseOutcome
 from questdb_backup.services import Services, logger
 from questdb_backup.steps.database import database_from_json, release_from_json
 from questdb_backup.steps.guard import GuardReport, guard_checkpoint
+from questdb_backup.steps.sweep import sweep_snapshots
 
 _REASONS = {
     "FAILED": "the execution failed",
@@ -32,7 +33,8 @@ def guard_stack(services: Services, event: dict[str, Any], environ: Mapping[str,
     """Run the guard for a status event of EventBridge, a tick of its schedule or an abort; give its report.
 
     What fails passes, so that no heartbeat is emitted and the delivery is tried again; the figures that
-    the alarms watch are emitted all the same.
+    the alarms watch are emitted all the same. EBS snapshots that nobody needs go last: they only cost
+    money, so what fails there waits for the next run.
     """
     release_function = required(environ, "QDB_BACKUP_RELEASE_CHECKPOINT_FUNCTION")
     read_function = required(environ, "QDB_BACKUP_READ_DATABASE_FUNCTION")
@@ -50,10 +52,11 @@ def guard_stack(services: Services, event: dict[str, Any], environ: Mapping[str,
     finally:
         _report_age(services, instance)
         _report_held(services, read_function)
+    deleted = _sweep(services, instance)
     services.metrics.add("GuardHeartbeat", 1, "Count")
     keys = {"instance": instance, "run": report.backup_timestamp}
     logger.info("guard: %s, release: %s", report.outcome, report.release, extra=keys)
-    return report.to_json()
+    return {**report.to_json(), "snapshots_deleted": deleted}
 
 
 def abort_stack(services: Services, event: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -75,6 +78,14 @@ def abort_stack(services: Services, event: dict[str, Any], environ: Mapping[str,
         except BackupToolError as error:
             logger.warning("the guard will clean up later: %s", error)
     return answer
+
+
+def _sweep(services: Services, instance: str | None) -> list[str]:
+    """Ids of the snapshots that were deleted."""
+    if instance is None or services.config.source != "ebs":
+        return []
+    deleted: list[str] = sweep_snapshots(services, instance)["deleted"]
+    return deleted
 
 
 def is_dead(holder: str) -> bool:

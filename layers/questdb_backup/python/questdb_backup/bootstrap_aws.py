@@ -5,6 +5,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from questdb_backup.ebs.base import DirectApi, Ec2
+from questdb_backup.ebs.volumes import VolumeService
 from questdb_backup.errors import ConfigurationError
 from questdb_backup.questdb.base import Database
 from questdb_backup.services import Config, Services
@@ -14,6 +16,8 @@ from questdb_backup.status.base import StatusStore
 from questdb_backup.stores.base import ObjectStore
 
 _PREFIX = "QDB_BACKUP_"
+_READS_OF_A_SNAPSHOT = 1000.0
+"""Requests a second that EBS lets through for one snapshot, whoever sends them; the planner is alone."""
 _STATEMENT_SECONDS = 840.0
 """Below the 900 s of the functions that send CREATE and RELEASE, so that they end with an outcome."""
 
@@ -46,8 +50,24 @@ def services_from_environment(environ: Mapping[str, str]) -> Services:
 
     def source(_version: str | None) -> Source:
         raise ConfigurationError(
-            "no source can be read on AWS in this version", "use questdb-backup on the host"
+            "only EBS snapshots are read on AWS", "use questdb-backup on the host for its own disk"
         )
+
+    def ec2() -> Ec2:
+        from questdb_backup.ebs.ec2 import BotoEc2
+
+        return BotoEc2()
+
+    def direct() -> DirectApi:
+        from questdb_backup.ebs.direct import BotoDirectApi
+
+        workers = int(text(_PREFIX + "MAX_CONCURRENCY", "1"))
+        return BotoDirectApi(rate=_READS_OF_A_SNAPSHOT / workers)
+
+    def volumes() -> VolumeService:
+        from questdb_backup.ebs.volumes import BotoVolumes
+
+        return BotoVolumes()
 
     restore_root = text(_PREFIX + "RESTORE_ROOT")
     return Services(
@@ -55,12 +75,18 @@ def services_from_environment(environ: Mapping[str, str]) -> Services:
             source=text(_PREFIX + "SOURCE", "ebs"),
             instance_name=settings.instance_name,
             stack_id=text(_PREFIX + "STACK_ID"),
+            stack_name=text(_PREFIX + "STACK_NAME", "questdb-backup"),
             window_seconds=float(text(_PREFIX + "CHECKPOINT_WINDOW_SECONDS", "30")),
             lease_seconds=1800.0,
             release_timeout_seconds=600.0,
             keep_latest_n=settings.cleanup_keep_latest_n,
             compression_level=settings.compression_level,
             max_concurrency=int(text(_PREFIX + "MAX_CONCURRENCY", "16")),
+            ebs_instance=text(_PREFIX + "EBS_INSTANCE") or None,
+            ebs_volume_ids=_listed(text(_PREFIX + "EBS_VOLUME_IDS")),
+            keep_ebs_snapshots=int(text(_PREFIX + "KEEP_EBS_SNAPSHOTS", "1")),
+            ebs_server_root=text(_PREFIX + "EBS_SERVER_ROOT") or None,
+            ebs_mounts=_listed(text(_PREFIX + "EBS_MOUNTS")),
             restore_root=Path(restore_root) if restore_root else None,
             object_store=settings.object_store,
         ),
@@ -68,11 +94,19 @@ def services_from_environment(environ: Mapping[str, str]) -> Services:
         make_status=status,
         make_database=database,
         make_source=source,
+        make_ec2=ec2,
+        make_direct=direct,
+        make_volumes=volumes,
         metrics=_EmbeddedMetrics(
             stack=text(_PREFIX + "STACK_NAME", "questdb-backup"),
             namespace=text("POWERTOOLS_METRICS_NAMESPACE", "QuestDBBackup"),
         ),
     )
+
+
+def _listed(value: str | None) -> tuple[str, ...]:
+    """The parts between commas; an empty part is none."""
+    return tuple(part.strip() for part in (value or "").split(",") if part.strip())
 
 
 def _require(environ: Mapping[str, str], name: str) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 import random
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from questdb_backup import keys
@@ -25,6 +25,7 @@ from questdb_backup.services import Services
 from questdb_backup.stores.base import ObjectStore
 
 NAME_FILE = "db/.backup_instance_name"
+_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ def resolve_instance(services: Services) -> Instance:
     if name is None and config.source == "frozen" and root and read_name(root) is None:
         name = _name_by_data_id(read_instances(services.store)[0], data_id)
     name = name or (_name_of_root(services.store, root) if root else None)
-    for _ in range(20):
+    for _ in range(_TRIES):
         known, version = read_instances(services.store)
         instance = _choose(known, name, data_id, config.stack_id)
         if instance in known or _register(services.store, known, version, instance):
@@ -80,6 +81,33 @@ def resolve_instance(services: Services) -> Instance:
                     _write_name(root, instance.name, claim=False)
             return instance
     raise StoreUnavailableError(f"{keys.INSTANCES} was changed by others again and again", "try again")
+
+
+def record_data_id(store: ObjectStore, name: str, data_id: str | None) -> None:
+    """Note the data id of an instance whose root is seen only in the run, in its snapshot.
+
+    Raise DataIdMismatchError where the instance's backups are of another database.
+    """
+    for _ in range(_TRIES):
+        known, version = read_instances(store)
+        entry = next((entry for entry in known if entry.name == name), Instance(name=name))
+        if data_id is None or entry.data_id == data_id:
+            return
+        if entry.data_id:
+            raise DataIdMismatchError(
+                f"ER007 - Data ID mismatch: the database has data ID {data_id},"
+                f" the backups of instance '{name}' have {entry.data_id}",
+                "see that DatabaseInstance names the right machine; another database is backed up by a"
+                " stack of its own, or under another InstanceName",
+            )
+        if _register(store, known, version, replace(entry, data_id=data_id)):
+            return
+    raise StoreUnavailableError(f"{keys.INSTANCES} was changed by others again and again", "try again")
+
+
+def data_id_of(store: ObjectStore, name: str) -> str | None:
+    """The data id that is noted for an instance."""
+    return next((entry.data_id for entry in read_instances(store)[0] if entry.name == name), None)
 
 
 def find_instance(services: Services) -> str | None:

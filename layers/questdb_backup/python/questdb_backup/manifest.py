@@ -12,6 +12,7 @@ from typing import Any
 
 from questdb_backup.catalog import ManifestRef
 from questdb_backup.codec import decompress_text, digest_of
+from questdb_backup.ebs.base import VolumeSnapshot
 from questdb_backup.errors import DamagedBackupError, ObjectNotFoundError, UnsupportedFormatError
 from questdb_backup.packs import ChunkRef, PackInfo
 from questdb_backup.stores.base import ObjectStore
@@ -100,6 +101,10 @@ class Manifest:
     tables: tuple[TableRef, ...]
     packs: dict[str, PackInfo]
     counters: dict[str, float] = field(default_factory=dict)
+    snapshots: tuple[VolumeSnapshot, ...] = ()
+    """The EBS snapshots that it was read from; none of another source."""
+    server_root: str | None = None
+    """Where the root was found in them: its path inside its file system."""
 
 
 def fold_signatures(groups: Iterable[tuple[str, str | None]]) -> str | None:
@@ -134,7 +139,8 @@ def decode_manifest(data: bytes, key: str) -> Manifest:
         packs = {str(name): PackInfo(int(size), str(digest)) for name, size, digest in value.pop("packs")}
         names = tuple(packs)
         tables = tuple(_table_from_json(table, names) for table in value.pop("tables"))
-        return Manifest(tables=tables, packs=packs, **value)
+        snapshots = tuple(map(VolumeSnapshot.from_json, value.pop("snapshots")))
+        return Manifest(tables=tables, packs=packs, snapshots=snapshots, **value)
     except (LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedBackupError(f"manifest {key} cannot be read: {error!r}") from error
 

@@ -19,7 +19,16 @@ from questdb_backup.source.base import GroupOutline, PlannedGroup, PlannedTable,
 from questdb_backup.steps.run import Run
 from questdb_backup.stores.base import ObjectStore
 from questdb_backup.stores.writes import ParallelWrites
-from questdb_backup.units import PlannedItem, Unit, UnitGroup, UnitItem, cut_units, encode_unit
+from questdb_backup.units import (
+    Locate,
+    PlannedItem,
+    Unit,
+    UnitGroup,
+    UnitItem,
+    cut_units,
+    encode_unit,
+    whole_file,
+)
 
 
 class Planner:
@@ -35,8 +44,15 @@ class Planner:
         self._run = run
         self._attempt = attempt
         self._tables = {table.table: table for table in base.tables} if base else {}
-        self._spent = spent_packs(base, catalog.damaged_packs) if base else frozenset[str]()
+        self.spent = spent_packs(base, catalog.damaged_packs) if base else frozenset[str]()
+        """Packs that are not referred to any more."""
+        self._volumes: tuple[str, ...] = ()
+        self._locate: Locate = whole_file
         self._left: list[LeftUnit] = list(left_units(store, run.instance, catalog, run.backup_timestamp))
+
+    def read_from(self, volumes: tuple[str, ...], locate: Locate) -> None:
+        """Let the workers read from EBS snapshots; ``locate`` tells where the files lie on them."""
+        self._volumes, self._locate = volumes, locate
 
     def plan(self, origin: Source, settled: Settled, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Everything that the checkpoint references; ``before`` is the work list of what is settled."""
@@ -63,7 +79,7 @@ class Planner:
         run = self._run
         items: list[dict[str, Any]] = []
         with ParallelWrites(self._store) as writes:
-            for number, share in enumerate(cut_units(plan, first), start=first):
+            for number, share in enumerate(cut_units(plan, first, self._locate), start=first):
                 unit = self._unit(number, share, settled=settled is not None)
                 key = keys.unit(run.instance, run.backup_timestamp, number, self._attempt)
                 writes.create(key, encode_unit(unit))
@@ -109,22 +125,23 @@ class Planner:
         known = self._tables.get(table)
         if known is None or not descends(origin, known):
             return outlines
-        return carry_over(outlines, known.shards, partial(read_shard, self._store), self._spent)
+        return carry_over(outlines, known.shards, partial(read_shard, self._store), self.spent)
 
     def _unit(self, number: int, items: tuple[UnitItem, ...], *, settled: bool) -> Unit:
         """The unit, with where the chunks of what it reads may be stored already."""
         stretches = _stretches(items)
         if not stretches:
-            return Unit(number=number, items=items, settled=settled)
+            return Unit(number=number, items=items, settled=settled, volumes=self._volumes)
         base = tuple(self._shards(stretches))
         first, last = place_of(items[0]), place_of(items[-1], end=True)
         return Unit(
             number=number,
             items=items,
             settled=settled,
+            volumes=self._volumes,
             base=base,
             found=tuple((unit.run, unit.number) for unit in self._left if unit.overlaps(first, last)),
-            spent=tuple(sorted(self._spent.intersection(name for shard in base for name in shard.packs))),
+            spent=tuple(sorted(self.spent.intersection(name for shard in base for name in shard.packs))),
         )
 
     def _shards(self, stretches: dict[str, tuple[str, str]]) -> Iterator[ShardRef]:
@@ -132,7 +149,7 @@ class Planner:
         for name, (first, last) in stretches.items():
             if name in self._tables:
                 for shard in self._tables[name].shards:
-                    if shard.first <= last and first <= shard.last and shard.key not in self._spent:
+                    if shard.first <= last and first <= shard.last and shard.key not in self.spent:
                         yield shard
 
 

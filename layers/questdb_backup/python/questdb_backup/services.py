@@ -4,6 +4,7 @@ Which adapters these are is decided in one place, `bootstrap`; tests put others 
 """
 
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from questdb_backup.clock import Clock, format_timestamp, system_clock
+from questdb_backup.ebs.base import DirectApi, Ec2
+from questdb_backup.ebs.volumes import VolumeService
 from questdb_backup.errors import ConfigurationError
 from questdb_backup.gentle.base import NoThrottle, Throttle
 from questdb_backup.questdb.base import Database
@@ -38,6 +41,7 @@ class Config:
     root: Path | None = None
     instance_name: str | None = None
     stack_id: str | None = None
+    stack_name: str = "questdb-backup"
     server_version: str | None = None
     window_seconds: float = 5.0
     lease_seconds: float = 900.0
@@ -47,6 +51,11 @@ class Config:
     compression_level: int = 5
     compression_threads: int = 2
     max_concurrency: int = 2
+    ebs_instance: str | None = None
+    ebs_volume_ids: tuple[str, ...] = ()
+    keep_ebs_snapshots: int = 1
+    ebs_server_root: str | None = None
+    ebs_mounts: tuple[str, ...] = ()
     restore_root: Path | None = None
     object_store: str | None = field(default=None, repr=False)
     """The connection string, for the command that a restore without a target answers with."""
@@ -76,6 +85,22 @@ def _leave_priorities() -> None:
     """Nothing else runs beside a Lambda."""
 
 
+def _no_ec2() -> Ec2:
+    raise ConfigurationError(
+        "EC2 is not asked in this deployment", "the source ebs is for the deployed stack"
+    )
+
+
+def _no_direct() -> DirectApi:
+    raise ConfigurationError(
+        "EBS snapshots are not read in this deployment", "the source ebs is for the deployed stack"
+    )
+
+
+def _no_volumes() -> VolumeService:
+    raise ConfigurationError("volumes cannot be made in this deployment", "restore to a path")
+
+
 @dataclass(kw_only=True)
 class Services:
     """Configuration and adapters. The factories are called once, at the first use."""
@@ -86,11 +111,15 @@ class Services:
     make_database: Callable[[], Database]
     make_source: Callable[[str | None], Source]
     """Given the server version, the source of the files."""
+    make_ec2: Callable[[], Ec2] = _no_ec2
+    make_direct: Callable[[], DirectApi] = _no_direct
+    make_volumes: Callable[[], VolumeService] = _no_volumes
     make_throttle: Callable[[], Throttle] = NoThrottle
     lower_priorities: Callable[[], None] = _leave_priorities
     """Lowers the calling thread; a worker calls it before it reads, again and again does no harm."""
     metrics: Metrics = field(default_factory=NoMetrics)
     clock: Clock = system_clock
+    sleep: Callable[[float], object] = time.sleep
 
     @cached_property
     def store(self) -> ObjectStore:
@@ -111,6 +140,21 @@ class Services:
     def database(self) -> Database:
         """The server."""
         return self.make_database()
+
+    @cached_property
+    def ec2(self) -> Ec2:
+        """The instance, its volumes and their snapshots."""
+        return self.make_ec2()
+
+    @cached_property
+    def direct(self) -> DirectApi:
+        """What is in the snapshots."""
+        return self.make_direct()
+
+    @cached_property
+    def volumes(self) -> VolumeService:
+        """What makes volumes of snapshots."""
+        return self.make_volumes()
 
     @cached_property
     def throttle(self) -> Throttle:

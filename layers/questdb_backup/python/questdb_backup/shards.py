@@ -7,7 +7,9 @@ holds many chunks ends sooner.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, groupby
+from operator import attrgetter
 
 from questdb_backup.codec import digest_of
 from questdb_backup.manifest import Entry, Group, KeptShard, ShardRef, encode_group, fold_signatures
@@ -103,18 +105,16 @@ def merge_groups(parts: Iterable[Group | KeptShard]) -> Iterator[Group | KeptSha
 
 
 def _join(left: Group, right: Group) -> Group:
-    entries = list(left.entries)
-    for entry in right.entries:
-        last = entries[-1] if entries else None
-        if last and last.path == entry.path:
-            entry = type(entry)(
-                path=entry.path,
-                kind=entry.kind,
-                mode=entry.mode,
-                size=last.size + entry.size,
-                chunks=last.chunks + entry.chunks,
-                link=entry.link,
-            )
-            entries.pop()
-        entries.append(entry)
-    return Group(table=left.table, partition=left.partition, signature=left.signature, entries=tuple(entries))
+    entries = tuple(join_entries((*left.entries, *right.entries)))
+    return Group(table=left.table, partition=left.partition, signature=left.signature, entries=entries)
+
+
+def join_entries(pieces: Iterable[Entry]) -> Iterator[Entry]:
+    """Entries in order, consecutive pieces of one file joined."""
+    for path, same in groupby(pieces, key=attrgetter("path")):
+        first, *others = same
+        if others:
+            chunks = chain(first.chunks, *(piece.chunks for piece in others))
+            size = first.size + sum(piece.size for piece in others)
+            first = replace(others[-1], path=path, size=size, chunks=tuple(chunks))
+        yield first

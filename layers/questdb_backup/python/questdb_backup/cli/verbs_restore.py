@@ -31,6 +31,51 @@ def _configure_restore(parser: argparse.ArgumentParser) -> None:
         "--keep-instance", action="store_true", help="the restored root keeps the instance's name"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be restored; write nothing")
+    volumes = parser.add_argument_group(
+        "with --stack, to EBS volumes made of the snapshots that were kept of the backup"
+    )
+    volumes.add_argument("--zone", metavar="AZ", help="make the volumes in this availability zone")
+    volumes.add_argument("--volume-type", metavar="TYPE", help="gp3 (default), io2, ...")
+    volumes.add_argument("--volume-size", metavar="GIB", type=int, help="larger than the snapshots")
+    volumes.add_argument("--iops", metavar="N", type=int)
+    volumes.add_argument("--throughput", metavar="MIB", type=int, help="MiB a second")
+    volumes.add_argument(
+        "--initialization-rate",
+        metavar="MIB",
+        type=int,
+        help="load all data from S3 at 100 to 300 MiB a second, and wait for it; charged by the GiB",
+    )
+    volumes.add_argument(
+        "--fast-snapshot-restore",
+        action="store_true",
+        help="prepare the snapshots first; charged by the hour",
+    )
+    volumes.add_argument("--attach-to", metavar="INSTANCE", help="attach the volumes to this EC2 instance")
+
+
+_OF_VOLUMES = {
+    "zone": "availability_zone",
+    "volume_type": "volume_type",
+    "volume_size": "size_gib",
+    "iops": "iops",
+    "throughput": "throughput",
+    "initialization_rate": "initialization_rate",
+    "fast_snapshot_restore": "fast_snapshot_restore",
+    "attach_to": "attach_to",
+}
+
+
+def _volume_request(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """The field ``volume`` of a restore's request; None where a path is asked for."""
+    given = {option: value for option in _OF_VOLUMES if (value := getattr(arguments, option))}
+    if given and not arguments.zone:
+        flag = next(iter(given)).replace("_", "-")
+        raise ConfigurationError(
+            f"--{flag} is a matter of volumes, and no zone is given for them", "give --zone, say eu-west-1a"
+        )
+    if given and not getattr(arguments, "stack", None):
+        raise ConfigurationError("volumes are made by a stack", "give --stack NAME, or --root without --zone")
+    return {_OF_VOLUMES[option]: value for option, value in given.items()} or None
 
 
 def _restore(arguments: argparse.Namespace, place: Place) -> Outcome:
@@ -64,7 +109,10 @@ def restore_request(
     restore_timestamp: str | None = None,
 ) -> dict[str, Any]:
     """The input of the restore's state machine, without what is not given."""
+    volume = _volume_request(arguments)
     request = {
+        "target": "volume" if volume else None,
+        "volume": volume,
         "root": root,
         "instance": instance,
         "timestamp": arguments.timestamp or restore_timestamp,
@@ -83,14 +131,24 @@ def restore_outcome(result: dict[str, Any], *, dry_run: bool) -> Outcome:
 
 def _told(result: dict[str, Any], *, dry_run: bool) -> str:
     root = result["root"]  # None: a stack without a file system, its notes say what to do instead
-    verb = "would restore" if dry_run or root is None else "restored"
+    volumes = result.get("volumes", [])
+    verb = "restored" if (root or volumes) and not dry_run else "would restore"
     lines = [
         f"{verb} {result['backup_timestamp']}{f' to {root}' if root else ''}:"
         f" {result['tables']} tables, {result['files']} files, {format_bytes(result['bytes'])}",
+        *map(_volume_line, volumes),
         *result.get("notes", []),
         *([result["command"]] if result.get("command") else []),
     ]
     return "\n".join(lines)
+
+
+def _volume_line(volume: dict[str, Any]) -> str:
+    at = f", attached to {volume['instance_id']} as {volume['device']}" if volume["instance_id"] else ""
+    return (
+        f"{volume['volume_id']} ({volume['size_gib']} GiB, {volume['availability_zone']}) of"
+        f" {volume['source_device']} {volume['source_volume_id']}{at}"
+    )
 
 
 def _configure_on_start(_parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from questdb_backup.errors import VolumeUnavailableError
+
 BLOCK_BYTES = 512 << 10
 """The only block size of the EBS direct APIs."""
 
@@ -13,6 +15,12 @@ INSTANCE_TAG = "questdb-backup:instance"
 """Tag of a snapshot: the backup_instance_name."""
 STACK_TAG = "questdb-backup:stack"
 """Tag of a snapshot: the name of the stack; permissions are bound to it."""
+CHECKPOINT_TAG = "questdb-backup:checkpoint"
+"""Tag of a snapshot: ``started_at`` of the checkpoint that was held; a run may need several rounds."""
+
+
+class UnknownOutcomeError(VolumeUnavailableError):
+    """CreateSnapshots was sent and not answered: it may have taken effect, or may yet do so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +70,11 @@ class VolumeSnapshot:
         return asdict(self)
 
 
+def volumes_of(state: Mapping[str, Any] | None) -> tuple[VolumeSnapshot, ...]:
+    """The volumes in ``$.snapshots`` of the workflow's state; none where the source is another one."""
+    return tuple(map(VolumeSnapshot.from_json, state["volumes"])) if state else ()
+
+
 class Ec2(Protocol):
     """What a backup asks of EC2. All raise SnapshotError (refused) and VolumeUnavailableError (busy)."""
 
@@ -71,13 +84,22 @@ class Ec2(Protocol):
     def volumes(self, instance_id: str) -> tuple[AttachedVolume, ...]:
         """The volumes that are attached to it, sorted by device name."""
 
-    def create_snapshots(
-        self, instance_id: str, volume_ids: Sequence[str], tags: Mapping[str, str]
-    ) -> tuple[Snapshot, ...]:
-        """One crash-consistent set of these volumes, every other attached one excluded.
+    def instance_state(self, instance_id: str) -> str:
+        """EC2's word, say ``running`` or ``stopped``."""
 
-        Sent once and never retried, not by the SDK either: there is no client token. After an unknown
-        outcome the caller finds by tag what came of it.
+    def create_snapshots(
+        self,
+        instance_id: str,
+        tags: Mapping[str, str],
+        *,
+        without_root: bool,
+        without: Sequence[str],
+    ) -> tuple[Snapshot, ...]:
+        """One crash-consistent set of the attached volumes, but for the root or those of these ids.
+
+        One request and no other, as the checkpoint is held meanwhile. It is sent once and never retried,
+        not by the SDK either: there is no client token. Raise UnknownOutcomeError where it may have taken
+        effect: the caller finds by tag what came of it. With VolumeUnavailableError it has not.
         """
 
     def find_snapshots(self, tags: Mapping[str, str]) -> tuple[Snapshot, ...]:
@@ -122,3 +144,10 @@ class DirectApi(Protocol):
 
         Raise TokenExpiredError where the token is not valid any more: list the block again.
         """
+
+    def counting(self) -> "DirectApi":
+        """The same, with the same limits, whose `requests` start at zero."""
+
+    @property
+    def requests(self) -> dict[str, int]:
+        """What was asked, as AWS bills it: ``list_requests`` (pages) and ``get_requests`` (blocks)."""

@@ -74,9 +74,9 @@ class Execution:
         read_object: Gives the bytes of an ItemReader's object for bucket and key.
         max_workers: Child executions of one Map that run at once at most, whatever MaxConcurrency says. A Map
             inside a Map has this limit for each of its runs.
-        sleep: Waits between retries; by default a wait that a stop or a timeout interrupts.
+        sleep: Waits between retries and in Wait states; by default a wait that a stop or a timeout ends.
         clock: The times in the context object.
-        time_scale: Factor on the waits between retries.
+        time_scale: Factor on the waits between retries and in Wait states.
         timeout_scale: Factor on TimeoutSeconds.
         hook: Sees every event.
 

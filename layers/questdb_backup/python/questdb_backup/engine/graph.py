@@ -1,7 +1,7 @@
 """The graph of a flow: every name leads somewhere, every state is reached, and an end is reached from it."""
 
 from questdb_backup.engine.fields import refuse
-from questdb_backup.engine.states import Flow, State, WorkState, successors
+from questdb_backup.engine.states import Flow, State, WaitState, WorkState, successors
 
 
 def check_flow(flow: Flow, where: str) -> None:
@@ -18,7 +18,7 @@ def check_flow(flow: Flow, where: str) -> None:
 
 def is_terminal(state: State) -> bool:
     """Whether the flow can end in this state."""
-    return state.next is None if isinstance(state, WorkState) else not successors(state)
+    return state.next is None if isinstance(state, WorkState | WaitState) else not successors(state)
 
 
 def _check_reached(flow: Flow) -> None:

@@ -22,6 +22,8 @@ class EventType(StrEnum):
     TASK_STATE_EXITED = "TaskStateExited"
     CHOICE_STATE_ENTERED = "ChoiceStateEntered"
     CHOICE_STATE_EXITED = "ChoiceStateExited"
+    WAIT_STATE_ENTERED = "WaitStateEntered"
+    WAIT_STATE_EXITED = "WaitStateExited"
     MAP_STATE_ENTERED = "MapStateEntered"
     MAP_STATE_EXITED = "MapStateExited"
     SUCCEED_STATE_ENTERED = "SucceedStateEntered"

@@ -16,6 +16,7 @@ from questdb_backup.engine.retry import RetryCounters
 from questdb_backup.engine.scope import Ending, Scope, ScopeEndedError
 from questdb_backup.engine.services import MapFailure, Services
 from questdb_backup.engine.states import (
+    MOST_SECONDS,
     ChoiceState,
     FailState,
     Flow,
@@ -23,6 +24,7 @@ from questdb_backup.engine.states import (
     State,
     SucceedState,
     TaskState,
+    WaitState,
     WorkState,
 )
 
@@ -122,6 +124,10 @@ class Interpreter:
             case ChoiceState():
                 chosen = _select(state.input_path, value, context)
                 return _select(state.output_path, chosen, context), choose(state, chosen, context)
+            case WaitState():
+                kept = _select(state.input_path, value, context)
+                self._pause(_seconds(state, kept, context) * self._services.time_scale)
+                return _select(state.output_path, kept, context), state.next
             case SucceedState():
                 kept = _select(state.input_path, value, context)
                 return _select(state.output_path, kept, context), None
@@ -256,6 +262,15 @@ class Interpreter:
 
 def _select(path: Path | None, value: object, context: Context) -> object:
     return {} if path is None else path.select(value, context)
+
+
+def _seconds(state: WaitState, value: object, context: Context) -> int:
+    """How long a Wait state waits."""
+    found = state.seconds.select(value, context) if isinstance(state.seconds, Path) else state.seconds
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= MOST_SECONDS:
+        fact = f"The SecondsPath parameter must be a whole number from 0 to {MOST_SECONDS}, not {found!r}."
+        raise runtime_error(state.name, fact)
+    return found
 
 
 def _declared(state: State, declared: str | Path, value: object, context: Context) -> str:

@@ -19,6 +19,7 @@ from questdb_backup.engine.states import (
     State,
     SucceedState,
     TaskState,
+    WaitState,
 )
 
 ParseFlow = Callable[[Fields], Flow]
@@ -110,6 +111,17 @@ def _choice(name: str, fields: Fields, _parse_flow: ParseFlow) -> ChoiceState:
     )
 
 
+def _wait(name: str, fields: Fields, _parse_flow: ParseFlow) -> WaitState:
+    if fields.has("Seconds") == fields.has("SecondsPath"):
+        refuse(fields.where, "has not exactly one of 'Seconds' and 'SecondsPath'", "write one of the two")
+    from_path = fields.has("SecondsPath")
+    return WaitState(
+        **_common(name, fields),
+        seconds=fields.path("SecondsPath", ROOT) if from_path else fields.integer("Seconds", 0, least=0),
+        next=_next(fields),
+    )
+
+
 def _succeed(name: str, fields: Fields, _parse_flow: ParseFlow) -> SucceedState:
     return SucceedState(**_common(name, fields))
 
@@ -122,6 +134,7 @@ _PARSERS: dict[str, Callable[[str, Fields, ParseFlow], State]] = {
     "Task": _task,
     "Map": _map,
     "Choice": _choice,
+    "Wait": _wait,
     "Succeed": _succeed,
     "Fail": _fail,
 }

@@ -7,6 +7,9 @@ from enum import StrEnum
 from questdb_backup.engine.paths import ROOT, Path, Template
 from questdb_backup.engine.retry import Retrier
 
+MOST_SECONDS = 99_999_999
+"""The longest that a Wait state may wait."""
+
 
 class Comparator(StrEnum):
     """The comparators of a Choice that this engine knows."""
@@ -98,6 +101,14 @@ class ChoiceState(State):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WaitState(State):
+    """Waits; `seconds` is literal or a path to a whole number. Its `next` is None at the end."""
+
+    seconds: int | Path
+    next: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SucceedState(State):
     """Ends well."""
 
@@ -123,6 +134,8 @@ def successors(state: State) -> list[str]:
     match state:
         case WorkState():
             return [*([] if state.next is None else [state.next]), *(catcher.next for catcher in state.catch)]
+        case WaitState():
+            return [] if state.next is None else [state.next]
         case ChoiceState():
             names = [rule.next for rule in state.rules]
             return names if state.default is None else [*names, state.default]

@@ -6,6 +6,7 @@ from typing import Any
 
 from questdb_backup.clock import parse_timestamp
 from questdb_backup.errors import ConfigurationError
+from questdb_backup.restore.volume_request import VolumeRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,8 @@ class RestoreRequest:
     has several. ``timestamp``: the newest backup at or before it is taken. ``server_version``: the
     version that is going to open the root. ``force``: open it although the versions do not fit.
     ``dry_run``: judge everything, change nothing. ``keep_instance``: the restored root goes on under
-    the backup's instance name.
+    the backup's instance name. ``target``: ``path`` (the default) or ``volume``: EBS volumes are made of
+    the backup's own snapshots, as ``volume`` says, where those were kept.
     """
 
     root: str | None = None
@@ -26,11 +28,15 @@ class RestoreRequest:
     force: bool = False
     dry_run: bool = False
     keep_instance: bool = False
+    target: str | None = None
+    volume: VolumeRequest | None = None
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "RestoreRequest":
         """Check the fields. Raise ConfigurationError for an unknown field or a value of another type."""
         known = {field.name: field.type for field in fields(cls)}
+        volume = VolumeRequest.from_json(value["volume"]) if value.get("volume") is not None else None
+        value = {name: given for name, given in value.items() if name != "volume"}
         for name, given in value.items():
             if name not in known:
                 raise ConfigurationError(
@@ -40,14 +46,24 @@ class RestoreRequest:
             if not isinstance(given, wanted) and not (given is None and wanted is str):
                 kind = "true or false" if wanted is bool else "text"
                 raise ConfigurationError(f"the restore's field '{name}' is {given!r}", f"it is {kind}")
-        request = cls(**{name: given for name, given in value.items() if given not in ("", None)})
+        request = cls(
+            volume=volume, **{name: given for name, given in value.items() if given not in ("", None)}
+        )
+        if request.target not in (None, "path", "volume"):
+            raise ConfigurationError(f"a restore has no target '{request.target}'", "it is path or volume")
+        if (request.target == "volume") != (volume is not None):
+            raise ConfigurationError(
+                "the target 'volume' and the field 'volume' go together",
+                'say {"target": "volume", "volume": {"availability_zone": "eu-west-1a"}}',
+            )
         if request.timestamp is not None:
             parse_timestamp(request.timestamp)
         return request
 
     def to_json(self) -> dict[str, Any]:
         """What is asked for, without what is left out."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, False)}
+        value = {name: value for name, value in asdict(self).items() if value not in (None, False)}
+        return value if self.volume is None else {**value, "volume": self.volume.to_json()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -10,6 +11,8 @@ from questdb_backup.catalog import BackupRow, Catalog, ManifestRef, Tombstone, p
 from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.clock import seconds_between
 from questdb_backup.codec import compress_text, decompress_text, digest_of
+from questdb_backup.ebs.base import VolumeSnapshot
+from questdb_backup.ebs.cost import estimated_dollars
 from questdb_backup.errors import (
     DamagedBackupError,
     ObjectNotFoundError,
@@ -17,6 +20,7 @@ from questdb_backup.errors import (
     SourceFileError,
 )
 from questdb_backup.increment import needed_bytes
+from questdb_backup.instances import data_id_of
 from questdb_backup.leftovers import read_result
 from questdb_backup.manifest import (
     Group,
@@ -45,12 +49,14 @@ def complete_backup(
     server_version: str | None,
     fence: Fence,
     release: dict[str, Any] | None,
+    snapshots: tuple[VolumeSnapshot, ...] = (),
 ) -> dict[str, Any]:
     """Publish the backup; give its row. Doing it again is a success. Raise LeaseLostError."""
     known = read_catalog(services.store, run.instance).row(run.backup_timestamp)
     if known is None or known.manifest is None:
         catalog = check_lease(services, run)
-        manifest = _build(services, run, source, plan, server_version, fence, release, catalog)
+        run = replace(run, data_id=run.data_id or data_id_of(services.store, run.instance))
+        manifest = _build(services, run, source, plan, server_version, fence, release, catalog, snapshots)
         known = _publish(services, run, manifest)
     if release is not None:
         services.status.record_fence(run.instance, run.backup_timestamp, run.token, Fence())
@@ -91,6 +97,7 @@ def _build(
     fence: Fence,
     release: dict[str, Any] | None,
     catalog: Catalog,
+    snapshots: tuple[VolumeSnapshot, ...],
 ) -> Manifest:
     base = _previous(services.store, catalog, plan["previous"])
     planned = _planned_tables(services.store, run, int(plan["attempt"]))
@@ -103,6 +110,8 @@ def _build(
     counters["bytes"] = sum(shard.bytes for table in tables for shard in table.shards)
     if release and release.get("held_seconds") is not None:
         counters["checkpoint_held_seconds"] = float(release["held_seconds"])
+    if source == "ebs":
+        _count_costs(counters, plan, collector.shards_written)
     needed = needed_bytes(tables)
     counters["bytes_wasted"] = sum(max(0, info.size - needed[name]) for name, info in collector.packs.items())
     return Manifest(
@@ -117,7 +126,17 @@ def _build(
         tables=tables,
         packs=dict(sorted(collector.packs.items())),
         counters=counters,
+        snapshots=snapshots,
+        server_root=plan.get("server_root"),
     )
+
+
+def _count_costs(counters: dict[str, float], plan: dict[str, Any], shards: int) -> None:
+    """Add what planning and publishing asked for, and what all of it costs."""
+    for name, value in plan.get("counters", {}).items():
+        counters[name] = counters.get(name, 0) + value
+    counters["put_requests"] = counters.get("put_requests", 0) + shards + 2  # manifest and catalog
+    counters["estimated_dollars"] = estimated_dollars(counters, int(plan["units"]))
 
 
 def _previous(store: ObjectStore, catalog: Catalog, timestamp: str | None) -> Manifest | None:
@@ -156,6 +175,7 @@ class _Collector:
         }
         self.packs: dict[str, PackInfo] = {}
         self.counters: dict[str, int] = {}
+        self.shards_written = 0
 
     def tables(self, planned: dict[str, dict[str, Any]]) -> Iterator[TableRef]:
         """Every table with its shards."""
@@ -176,6 +196,7 @@ class _Collector:
     def _write_shard(self, digest: str, plain: bytes) -> str:
         key = keys.shard(self._run.instance, digest, self._run.backup_timestamp)
         self._writes.create(key, compress_text(plain))
+        self.shards_written += 1
         return key
 
     def _note_packs(self, shard: ShardRef) -> None:

@@ -15,6 +15,8 @@ def fail_restore(services: Services, restore: Restore, error: dict[str, Any]) ->
     The staging directory stays, and so does one that has passed to another restore meanwhile.
     """
     services.metrics.add("RestoreFailed", 1, "Count")
+    if not restore.root:
+        return {"failed_tables": 0, "hint": "volumes that were made have the tag questdb-backup:restore"}
     staging = Staging.find(restore.target)
     if staging is None:
         return {"failed_tables": 0, "hint": "start the restore again"}

@@ -55,6 +55,7 @@ def acquire_lock(services: Services, execution: str, request: dict[str, Any]) ->
         "max_concurrency": services.config.max_concurrency,
         "fence": {**Fence().to_json(), "round": 0},
         "database": None,
+        "snapshots": None,
         "release": None,
         "final_release": None,
     }

@@ -1,10 +1,12 @@
 """PlanBackup: units of work; first of what is settled, then of all that the checkpoint has."""
 
 import json
+import time
 from typing import Any
 
 from questdb_backup import keys
 from questdb_backup.catalog import Catalog
+from questdb_backup.ebs.base import VolumeSnapshot
 from questdb_backup.errors import DamagedBackupError, SourceFileError
 from questdb_backup.manifest import Manifest, read_manifest
 from questdb_backup.planner import Planner
@@ -16,15 +18,24 @@ from questdb_backup.stores.base import ObjectStore
 
 
 def plan_backup(
-    services: Services, run: Run, source: str, version: str | None, started_at: str | None, attempt: int
+    services: Services,
+    run: Run,
+    source: str,
+    version: str | None,
+    started_at: str | None,
+    attempt: int,
+    snapshots: tuple[VolumeSnapshot, ...] = (),
 ) -> dict[str, Any]:
     """Write a work list to the run's scratch; give where it is.
 
     Without a checkpoint (``started_at`` None, source ``path``) it has the partitions that will hardly change
-    any more, so that they are stored before the checkpoint is held; else everything. A list that an
-    earlier attempt finished is taken as it is. Raise SourceFileError where a referenced file is missing
-    or too short, LeaseLostError.
+    any more, so that they are stored before the checkpoint is held; else everything. With ``snapshots``
+    the files are read out of those. A list that an earlier attempt finished is taken as it is. The
+    outcome is ``planned``, or ``torn`` where a table was dropped while CREATE ran: then the checkpoint in
+    the snapshots has a hole. Raise SourceFileError where a referenced file is missing or too short,
+    LeaseLostError.
     """
+    began = time.monotonic()
     catalog = check_lease(services, run)
     base = previous_manifest(services.store, catalog)
     settled = source == "path" and started_at is None
@@ -32,19 +43,39 @@ def plan_backup(
     key = make_key(run.instance, run.backup_timestamp)
     found = services.store.read(key)
     before = [] if settled else _settled_items(services.store, run)
+    facts: dict[str, Any] = {}
     if found:
         items = json.loads(found.data)
     else:
         planner = Planner(services.store, run, catalog, base, attempt)
-        origin = _origin(services, source, version)
+        if source == "ebs":
+            from questdb_backup.ebs.planning import open_snapshots
+
+            opened = open_snapshots(services, run, snapshots, base, planner.spent, version)
+            if torn := opened.origin.torn_tables():
+                return {"outcome": "torn", "tables": torn[:5]}
+            planner.read_from(opened.volumes, opened.locator.pieces)
+            facts["server_root"] = opened.root.path
+            origin: Source = opened.origin
+        else:
+            origin = _origin(services, source, version)
         if settled:
             items = planner.plan_settled(origin)
         else:
             items = planner.plan(origin, read_settled(services.store, run), before)
         services.store.create(key, json.dumps(items).encode())
+        if source == "ebs":
+            # Units, tables and the list itself. Another attempt that finds the list counts nothing.
+            puts, passed = len(items) + 2, round((time.monotonic() - began) * 1000)
+            facts["counters"] = {
+                **opened.api.requests,
+                "put_requests": puts,
+                "lambda_milliseconds": passed,
+            }
     _tell_total(services, run, [*before, *items])
     bucket, whole_key = services.store.address(key)
     return {
+        "outcome": "planned",
         "bucket": bucket,
         "key": whole_key,
         "settled": settled,
@@ -53,6 +84,7 @@ def plan_backup(
         "attempt": items[0]["attempt"] if items else attempt,
         "bytes": sum(item["bytes"] for item in items),
         "previous": base.backup_timestamp if base else None,
+        **facts,
     }
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from questdb_backup.errors import ConfigurationError
+from questdb_backup.errors import ConfigurationError, NoRestorePointError
 from questdb_backup.instances import find_instance
 from questdb_backup.restore.contents import cut_restore
 from questdb_backup.restore.handoff import host_command, trigger_text
@@ -19,6 +19,7 @@ from questdb_backup.restore.target import (
     make_root,
     remove_early_start,
 )
+from questdb_backup.restore.volume_request import VolumeRequest
 from questdb_backup.restore_point import judge_server_version
 from questdb_backup.services import Config, Services
 
@@ -34,8 +35,10 @@ def plan_restore(services: Services, execution: str, request: dict[str, Any]) ->
     asked = RestoreRequest.from_json(request)
     point = find_restore_point(services.store, asked.instance or _own(services), asked.timestamp)
     notes = judge_server_version(point.manifest.server_version, asked.server_version, force=asked.force)
-    root = _target(services.config, asked)
+    root = None if asked.volume else _target(services.config, asked)
     restore = _restore(point, asked, execution, root, notes)
+    if asked.volume is not None:
+        return _to_volumes(services, restore, point, asked.volume, dry_run=asked.dry_run)
     if root is None:
         return _answer(services, restore, result=_handoff(services, restore, asked))
     _judge(root, restore)
@@ -43,6 +46,24 @@ def plan_restore(services: Services, execution: str, request: dict[str, Any]) ->
         return _answer(services, restore, result={**restore.result(), "dry_run": True})
     units = _lay_out(root, restore, point, services.config.max_concurrency)
     return _answer(services, restore, units=units)
+
+
+def _to_volumes(
+    services: Services, restore: Restore, point: RestorePoint, asked: VolumeRequest, *, dry_run: bool
+) -> dict[str, Any]:
+    """The state for RestoreVolumes, which may ask EC2."""
+    if not point.manifest.snapshots:
+        raise NoRestorePointError(
+            f"the backup {restore.backup_timestamp} was not made from EBS snapshots", "restore it to a path"
+        )
+    volumes = {
+        "request": asked.to_json(),
+        "snapshots": [each.to_json() for each in point.manifest.snapshots],
+        "dry_run": dry_run,
+        "phase": "new",
+        "polls": 0,
+    }
+    return {**_answer(services, restore), "target": "volume", "volumes": volumes}
 
 
 def _own(services: Services) -> str | None:
@@ -63,6 +84,7 @@ def _answer(
         "max_concurrency": services.config.max_concurrency,
         "target": "path" if units is not None else "none",
         "result": result,
+        "volumes": None,
     }
 
 

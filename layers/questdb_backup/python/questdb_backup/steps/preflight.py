@@ -6,31 +6,35 @@ from questdb_backup import keys
 from questdb_backup.errors import ObjectExistsError, PreconditionFailedError, PreflightError
 from questdb_backup.questdb.base import DatabaseState
 from questdb_backup.services import Services, logger
+from questdb_backup.source.preflight import Finding, inspect_root, judge_root, judge_server
 from questdb_backup.steps.intent import refuse_held
 from questdb_backup.steps.run import Run, check_lease
 from questdb_backup.stores.base import ObjectStore
 
 
 def check_preflight(services: Services, run: Run, source: str, database: DatabaseState) -> dict[str, Any]:
-    """Give the warnings. Raise PreflightError, CheckpointHeldError, LeaseLostError."""
+    """Give the warnings; on ``ebs`` with the `Target` that CreateSnapshots gets.
+
+    Raise PreflightError, CheckpointHeldError, LeaseLostError; SnapshotError where EC2 refuses.
+    """
     check_lease(services, run)
-    if source == "ebs":
-        raise PreflightError(
-            "the ebs source is not available in this version",
-            "run questdb-backup on the database host with --root for the path source",
-        )
     refuse_held(database.checkpoint)
     prove_swaps(services.store, keys.catalog(run.instance))
-    warnings = _judge(services, database.version)
+    found: dict[str, Any] = {}
+    if source == "ebs":
+        from questdb_backup.steps.snapshots import find_volumes
+
+        target, about_it = find_volumes(services, run)
+        found, warnings = target.to_json(), [*_judge(judge_server(database.version)), *about_it]
+    else:
+        root = inspect_root(services.config.require_root())
+        warnings = _judge([*judge_server(database.version), *judge_root(root)])
     for warning in warnings:
         logger.warning("%s", warning)
-    return {"warnings": warnings}
+    return {"warnings": warnings, **found}
 
 
-def _judge(services: Services, version: str) -> list[str]:
-    from questdb_backup.source.preflight import inspect_root, judge_root, judge_server
-
-    findings = [*judge_server(version), *judge_root(inspect_root(services.config.require_root()))]
+def _judge(findings: list[Finding]) -> list[str]:
     refused = [finding for finding in findings if finding.level == "refuse"]
     if refused:
         facts = "; ".join(finding.text for finding in refused)

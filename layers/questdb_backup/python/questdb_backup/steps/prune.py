@@ -30,6 +30,7 @@ from questdb_backup.manifest import Manifest, read_manifest
 from questdb_backup.retention import KeepLatest, RetentionPlan, plan_retention
 from questdb_backup.services import Services, logger
 from questdb_backup.steps.complete import names_of
+from questdb_backup.steps.sweep import plan_sweep, plan_to_json, sweep_snapshots
 from questdb_backup.stores.base import ObjectStore
 from questdb_backup.units import decode_result
 from questdb_backup.words import BackupStatus
@@ -39,13 +40,17 @@ _INLINE_NAMES = 100
 
 @dataclass(kw_only=True)
 class PruneReport:
-    """What was decided and done; ``waiting`` are tombstones within their grace."""
+    """What was decided and done; ``waiting`` are tombstones within their grace.
+
+    ``snapshots`` is what `sweep` reports of EBS snapshots; None where the source has none.
+    """
 
     plan: RetentionPlan
     removed: list[str] = field(default_factory=list)
     waiting: list[dict[str, str]] = field(default_factory=list)
     objects_deleted: int = 0
     errors: list[str] = field(default_factory=list)
+    snapshots: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The JSON of `prune`."""
@@ -61,11 +66,20 @@ class PruneReport:
             "waiting": self.waiting,
             "objects_deleted": self.objects_deleted,
             "errors": self.errors,
+            "snapshots": self.snapshots,
         }
 
 
 def plan_prune(services: Services, instance: str) -> PruneReport:
     """The dry run: what would go, what stays and why, and what waits for its grace."""
+    report = _plan(services, instance)
+    if services.config.source == "ebs":
+        removed = [gone.backup_timestamp for gone in report.plan.remove]
+        report.snapshots = plan_to_json(plan_sweep(services, instance, removed))
+    return report
+
+
+def _plan(services: Services, instance: str) -> PruneReport:
     catalog = read_catalog(services.store, instance)
     plan = plan_retention(catalog.rows, KeepLatest(n=services.config.keep_latest_n), services.now())
     report = PruneReport(plan=plan)
@@ -86,6 +100,8 @@ def prune_backups(services: Services, instance: str, token: int) -> dict[str, An
     cleanup.finish_tombstones()
     cleanup.remove_scratch()
     cleanup.remove_backups()
+    if services.config.source == "ebs":
+        cleanup.report.snapshots = sweep_snapshots(services, instance)
     cleanup.report.waiting = [_waiting(stone) for stone in cleanup.catalog().tombstones]
     services.metrics.add("ObjectsPruned", cleanup.report.objects_deleted, "Count")
     return cleanup.report.to_json()
@@ -98,7 +114,7 @@ class _Cleanup:
         self._instance = instance
         self._token = token
         self._named: dict[str, set[str]] = {}
-        self.report = plan_prune(services, instance)
+        self.report = _plan(services, instance)
 
     def catalog(self) -> Catalog:
         """The catalog now, while the lease is ours."""

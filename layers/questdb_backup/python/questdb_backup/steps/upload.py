@@ -4,9 +4,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from questdb_backup import keys
 from questdb_backup.chunker import WINDOW_BYTES, chunks, row_width
@@ -16,6 +17,7 @@ from questdb_backup.leftovers import read_result
 from questdb_backup.manifest import Entry, Group, KeptShard, read_shard
 from questdb_backup.packs import ChunkRef, PackInfo, PackWriter
 from questdb_backup.services import Services, logger
+from questdb_backup.shards import join_entries
 from questdb_backup.source.base import EntryKind, PlannedFile, Tree
 from questdb_backup.steps.run import Run, check_lease
 from questdb_backup.units import KeptItem, Unit, UnitFile, UnitGroup, UnitResult, decode_unit, encode_result
@@ -41,6 +43,7 @@ def upload_partitions(services: Services, run: Run, item: dict[str, int], attemp
 
 
 def _upload(services: Services, run: Run, item: dict[str, int], attempt: int) -> None:
+    began = time.monotonic()
     check_lease(services, run)
     number = item["unit"]
     key = keys.unit(run.instance, run.backup_timestamp, number, item["attempt"])
@@ -50,11 +53,15 @@ def _upload(services: Services, run: Run, item: dict[str, int], attempt: int) ->
         lambda index: keys.pack_name(run.backup_timestamp, number, attempt, index),
         lambda name, data: services.store.create(keys.pack(run.instance, name), data),
     )
-    with writer:
-        worker = _Worker(services, run, number, known, writer)
+    with writer, open_unit_tree(services, unit) as tree:
+        worker = _Worker(services, run, number, known, writer, tree)
         items = worker.store(unit)
         writer.flush()
+        if isinstance(tree, CountedTree):
+            worker.counters.update(tree.counters, put_requests=len(writer.packs) + 1)
     check_lease(services, run)
+    if unit.volumes:
+        worker.counters["lambda_milliseconds"] = round((time.monotonic() - began) * 1000)
     result = UnitResult(
         number=number,
         attempt=attempt,
@@ -66,6 +73,27 @@ def _upload(services: Services, run: Run, item: dict[str, int], attempt: int) ->
         keys.result(run.instance, run.backup_timestamp, number, attempt), encode_result(result)
     )
     worker.report(final=True)
+
+
+@runtime_checkable
+class CountedTree(Tree, Protocol):
+    """A tree whose reads are billed."""
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What was asked so far, by the names of the backup's counters."""
+
+
+@contextmanager
+def open_unit_tree(services: Services, unit: Unit) -> Iterator[Tree]:
+    """What the unit's files are read from: the root on this host, or their stretches of EBS snapshots."""
+    if not unit.volumes:
+        yield services.make_source(None).tree
+        return
+    from questdb_backup.ebs.unit_tree import UnitTree
+
+    with UnitTree(services.direct, unit) as tree:
+        yield tree
 
 
 class _Known:
@@ -154,13 +182,15 @@ class _Piece:
 class _Worker:
     """Stores one unit: reads on the caller's thread, encodes on the process's pool, places in order."""
 
-    def __init__(self, services: Services, run: Run, number: int, known: _Known, writer: PackWriter) -> None:
+    def __init__(
+        self, services: Services, run: Run, number: int, known: _Known, writer: PackWriter, tree: Tree
+    ) -> None:
         self._services = services
         self._run = run
         self._number = number
         self._known = known
         self._writer = writer
-        self._tree: Tree = services.make_source(None).tree
+        self._tree = tree
         self._level = services.config.compression_level
         self._waiting: deque[_Slot] = deque()
         self._blocks = deque((_Block(), _Block()))
@@ -239,6 +269,10 @@ class _Worker:
         memory = self._memory(piece.file)
         if piece.file.kind is EntryKind.DIRECTORY:
             return read
+        if piece.kept:
+            self.counters["bytes_unchanged"] += sum(chunk.plain for chunk in piece.kept)
+            read.slots += [_Slot(None, chunk) for chunk in piece.kept]
+            return read
         try:
             for plain in self._chunks(piece):
                 read.slots.append(self._submit(plain, piece.file.column_type, memory))
@@ -252,7 +286,7 @@ class _Worker:
             read.gone = True
         except OSError as error:
             raise SourceFileError(f"'{piece.file.path}' cannot be read: {error}") from error
-        self._planned += piece.file.size - piece.start
+        self._planned += piece.bytes
         self.report()
         return read
 
@@ -329,7 +363,7 @@ class _Worker:
 
 
 def _finished(group: UnitGroup, pieces: list[_Piece]) -> Group:
-    entries = tuple(piece.entry() for piece in pieces if not piece.gone)
+    entries = tuple(join_entries(piece.entry() for piece in pieces if not piece.gone))
     return Group(table=group.table, partition=group.partition, signature=group.signature, entries=entries)
 
 

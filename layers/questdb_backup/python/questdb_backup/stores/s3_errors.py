@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from questdb_backup.aws_errors import no_credentials
 from questdb_backup.errors import (
     BackupToolError,
     ConfigurationError,
@@ -81,15 +82,7 @@ def translate_failure(error: Exception, doing: str, location: str) -> BackupTool
     from botocore import exceptions
 
     fact = f"{doing} in {location}: {error}"
-    no_credentials = (
-        exceptions.NoCredentialsError,
-        exceptions.PartialCredentialsError,
-        exceptions.CredentialRetrievalError,
-        exceptions.TokenRetrievalError,
-        exceptions.SSOError,
-        exceptions.NoAuthTokenError,
-    )
-    if isinstance(error, no_credentials):
+    if isinstance(error, no_credentials()):
         return StoreAccessDeniedError(
             fact,
             "give access_key_id and secret_access_key, the AWS_* variables, a profile or an instance role",

@@ -1,0 +1,123 @@
+"""How fast a worker reads a snapshot: python -m benchmarks.ebs [MIB].
+
+The stand-in server runs as a process of its own and serves a snapshot of so many MiB of random bytes (512 by
+default), without quotas. 16 threads with nothing but a boto3 client fetch all its blocks: that is the raw
+rate. Then a `BlockReader` fetches, checks and gives out the same bytes in windows, as a worker reads them.
+Both are done three times, in turn; the medians are printed, and that of the three ratios, as the machine
+may be slower in one round than in another.
+"""
+
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from questdb_backup.chunker import WINDOW_BYTES
+from questdb_backup.ebs.aws import open_client
+from questdb_backup.ebs.base import BLOCK_BYTES
+from questdb_backup.ebs.blocks import BlockReader
+from questdb_backup.ebs.direct import BotoDirectApi
+from standin.ebs import EbsStandin, Quotas
+from tests.support.direct_standin import make_volume, take_snapshot
+
+THREADS = 16
+ROUNDS = 3
+DEFAULT_MIB = 512
+MIB = 1 << 20
+
+
+def serve(folder: Path, blocks: int, pipe: Connection) -> None:
+    """Tell the variables that lead to the server, and the snapshot's id; serve until there is an answer."""
+    image = folder / "volume.img"
+    quotas = Quotas(get_per_snapshot=None, get_per_account=None, list_per_account=None)
+    with EbsStandin(folder / "cloud", quotas=quotas) as server:
+        volume = make_volume(server, image, -(-blocks * BLOCK_BYTES >> 30))
+        with image.open("r+b") as file:
+            for _ in range(blocks):
+                file.write(os.urandom(BLOCK_BYTES))
+        pipe.send((server.environment, take_snapshot(server, volume)))
+        pipe.recv()
+
+
+@contextmanager
+def served(folder: Path, blocks: int) -> Iterator[str]:
+    """The snapshot's id; the environment leads to the server."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serve, args=(folder, blocks, there), daemon=True)
+    process.start()
+    try:
+        environment, snapshot_id = here.recv()
+        os.environ.update(environment)
+        yield snapshot_id
+        here.send("stop")
+    finally:
+        process.join(10)
+        process.terminate()
+
+
+def read_bare(snapshot_id: str, blocks: int) -> None:
+    """All blocks by nothing but boto3; the listing, too."""
+    with (
+        closing(open_client("ebs", max_connections=THREADS, attempts=1)) as client,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        tokens = client.list_snapshot_blocks(SnapshotId=snapshot_id, MaxResults=10_000)["Blocks"]
+
+        def get(block: dict[str, object]) -> int:
+            answer = client.get_snapshot_block(SnapshotId=snapshot_id, **block)
+            return len(answer["BlockData"].read())
+
+        assert sum(pool.map(get, tokens)) == blocks * BLOCK_BYTES
+
+
+def read_as_a_worker(snapshot_id: str, blocks: int) -> None:
+    """All bytes through a `BlockReader`."""
+    buffer = memoryview(bytearray(WINDOW_BYTES))
+    wanted = [(snapshot_id, index) for index in range(blocks)]
+    size = blocks * BLOCK_BYTES
+    with closing(BotoDirectApi(threads=THREADS)) as api, BlockReader(api, wanted, threads=THREADS) as reader:
+        for offset in range(0, size, WINDOW_BYTES):
+            reader.read(snapshot_id, offset, buffer[: min(WINDOW_BYTES, size - offset)])
+        counters = api.counters
+    assert (counters.blocks, counters.get_requests) == (blocks, blocks), "each block once"
+
+
+def rate(read: Callable[[str, int], None], snapshot_id: str, blocks: int) -> float:
+    """MiB a second."""
+    began = time.perf_counter()
+    read(snapshot_id, blocks)
+    return blocks * BLOCK_BYTES / MIB / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Print a line for each round, then the medians."""
+    blocks = (int(sys.argv[1]) if sys.argv[1:] else DEFAULT_MIB) * MIB // BLOCK_BYTES
+    bare: list[float] = []
+    worker: list[float] = []
+    print(f"{'round':>6} {'boto3 alone MiB/s':>18} {'BlockReader MiB/s':>18} {'ratio':>6}")
+    with (
+        tempfile.TemporaryDirectory(prefix="questdb-backup-ebs-") as name,
+        served(Path(name), blocks) as snapshot,
+    ):
+        for number in range(ROUNDS):
+            bare.append(rate(read_bare, snapshot, blocks))
+            worker.append(rate(read_as_a_worker, snapshot, blocks))
+            _print(str(number + 1), bare[-1], worker[-1], worker[-1] / bare[-1])
+    ratios = [ours / alone for ours, alone in zip(worker, bare, strict=True)]
+    _print("median", statistics.median(bare), statistics.median(worker), statistics.median(ratios))
+
+
+def _print(name: str, bare: float, worker: float, ratio: float) -> None:
+    print(f"{name:>6} {bare:>18.0f} {worker:>18.0f} {ratio:>6.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
