@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from questdb_backup.clock import add_seconds, format_timestamp
 from questdb_backup.errors import CheckpointBusyError, DatabaseRejectedError, DatabaseUnavailableError
+from questdb_backup.instances import read_data_id
 from questdb_backup.questdb.base import Checkpoint, CreateOutcome, Database, Fence
 from questdb_backup.questdb.memory import ConnectionLost, InMemoryQuestDB
 from questdb_backup.questdb.pgwire import PgwireDatabase
@@ -24,6 +26,7 @@ class Server(Protocol):
     """The same troubles for both kinds; what these methods do passes the client by."""
 
     database: Database
+    root: Path
 
     def hold_foreign(self) -> str: ...
     def release_foreign(self) -> None: ...
@@ -42,6 +45,7 @@ class RealServer:
         dsn = server.dsn.replace(f"port={server.port}", f"port={proxy.port}")
         self.database: Database = PgwireDatabase(dsn)
         self._dsn = dsn
+        self.root = server.root
 
     def hold_foreign(self) -> str:
         self._server.execute("checkpoint create")
@@ -81,9 +85,13 @@ class RealServer:
 
 
 class MemoryServer:
-    def __init__(self) -> None:
+    def __init__(self, root: Path) -> None:
         self._twin = InMemoryQuestDB()
         self.database: Database = self._twin
+        self.root = root
+        (root / "db").mkdir()
+        (root / "db" / ".data_id").write_bytes(bytes(range(16)))
+        self._twin.root, self._twin.data_id = str(root), bytes(range(16)).hex()
 
     def hold_foreign(self) -> str:
         return self._twin.hold_foreign()
@@ -132,7 +140,7 @@ class MemoryServer:
 @pytest.fixture(scope="module", params=["memory", pytest.param("questdb", marks=pytest.mark.integration)])
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if request.param == "memory":
-        yield MemoryServer()
+        yield MemoryServer(tmp_path_factory.mktemp("memory"))
         return
     with ExitStack() as stack:
         server = stack.enter_context(QuestDBServer(tmp_path_factory.mktemp("contract") / "root"))
@@ -172,6 +180,13 @@ def test_a_free_server_has_a_clock_a_version_and_no_checkpoint(database: Databas
     assert state.checkpoint == Checkpoint(in_progress=False, started_at=None)
     assert len(state.now) == len("2024-08-24T12:34:56.789123Z")
     assert state.now.endswith("Z")
+
+
+def test_a_server_tells_its_root_and_its_data_id(server: Server) -> None:
+    state = server.database.read()
+    assert state.root == str(server.root)
+    assert state.data_id == read_data_id(server.root)
+    assert len(str(state.data_id)) == 32
 
 
 def test_a_checkpoint_is_created_in_the_window_and_released_by_its_start(database: Database) -> None:

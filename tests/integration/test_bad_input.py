@@ -229,9 +229,8 @@ class TestTheServer:
 
     def assert_nothing_stored(self, here: Deployment, *words: str) -> None:
         here.assert_failed(*words)
-        scratch = {"settled.json", "settled-index"}
         names = {key.rpartition("/")[2] for key in here.names()}
-        assert names - scratch == {"instances.json", "catalog.json"}
+        assert names == {"instances.json", "catalog.json"}
 
     def test_it_is_down(self, here: Deployment) -> None:
         port = free_port()
@@ -254,7 +253,15 @@ class TestTheServer:
         ended = here.backup(root=tmp_path / "other")
 
         ended.refused(1, f"the server that was asked does not serve {tmp_path}/other", "--dsn")
-        self.assert_nothing_stored(here, "does not serve")
+        self.assert_nothing_stored(here, "has none")
+
+    def test_it_serves_the_root_that_this_one_was_copied_from(self, here: Deployment, tmp_path: Path) -> None:
+        shutil.copytree(here.server.root, tmp_path / "copy")
+
+        ended = here.backup(root=tmp_path / "copy")
+
+        ended.refused(1, f"does not serve {tmp_path}/copy: it serves {here.server.root}", "--dsn")
+        self.assert_nothing_stored(here, "it serves")
 
     def test_somebody_else_holds_a_checkpoint(self, here: Deployment) -> None:
         here.server.execute("checkpoint create")

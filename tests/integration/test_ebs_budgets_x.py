@@ -5,21 +5,17 @@ and FIEMAP tells which blocks hold bytes of the backup's files: what a worker ne
 readers. PlanBackup needs metadata: a block with nothing but rows of partitions is none.
 """
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.support.disk_blocks import DiskBlocks, disk_blocks, stored_files
 
 from questdb_backup.catalog_store import read_catalog
 from questdb_backup.local.bundle import read_definition, tasks
 from questdb_backup.manifest import Manifest, read_manifest
 from standin.ebs.standin import EbsStandin
 from tests.support.busy_volumes import reflink_folder
-from tests.support.direct_standin import client
-from tests.support.disk_blocks import DiskBlocks, disk_blocks, stored_files
 from tests.support.ebs_route import INSTANCE, EbsRoute, database_volume
 from tests.support.loop_mounts import needs_loop_mounts
 from tests.support.questdb_server import QuestDBServer
@@ -94,19 +90,27 @@ def _of(blocks: frozenset[tuple[str, int]], snapshot: str) -> frozenset[int]:
 
 def show(name, c):
     d = c.disk
-    print(f"{name}: sent {c.sent} planner {len(c.planner)} base {len(c.base)} workers {len(c.workers)} both {len(c.planner & c.workers)}"
-          f" distinct {len(c.planner | c.workers) + len(c.base)} lists {c.lists}"
-          f" needed {len(d.needed)} partitions {len(d.partitions)} others {len(d.others)} files {d.files} extents {d.extents}"
-          f" planner on data {len(c.planner & d.only_partitions)} workers unneeded {len(c.workers - d.needed)}"
-          f" workers on data {len(c.workers & d.partitions - d.others)}")
+    print(
+        f"{name}: sent {c.sent} planner {len(c.planner)} base {len(c.base)} workers {len(c.workers)} both {len(c.planner & c.workers)}"
+        f" distinct {len(c.planner | c.workers) + len(c.base)} lists {c.lists}"
+        f" needed {len(d.needed)} partitions {len(d.partitions)} others {len(d.others)} files {d.files} extents {d.extents}"
+        f" planner on data {len(c.planner & d.only_partitions)} workers unneeded {len(c.workers - d.needed)}"
+        f" workers on data {len(c.workers & d.partitions - d.others)}"
+    )
     if name != "first" and len(c.workers) < 50:
-        print(sorted(c.workers & d.partitions - d.others), sorted(c.workers & d.others), sorted(c.planner), sorted(c.base))
+        print(
+            sorted(c.workers & d.partitions - d.others),
+            sorted(c.workers & d.others),
+            sorted(c.planner),
+            sorted(c.base),
+        )
     print({k: v for k, v in c.result.items() if isinstance(v, int | float)}, flush=True)
 
 
 @needs_loop_mounts
 def test_x(tmp_path: Path) -> None:
     import time
+
     with (
         reflink_folder(tmp_path, 12 << 30) as outer,
         database_volume(outer, ("mke2fs", "-q", "-t", "ext4", "-b", "4096")) as (image, folder),
@@ -116,7 +120,7 @@ def test_x(tmp_path: Path) -> None:
         instance = cloud.add_instance()
         cloud.add_volume(instance, image=image, device="/dev/sdf")
         route = EbsRoute(cloud, instance, server.dsn, tmp_path / "deployment")
-        t=time.time()
+        t = time.time()
         columns = ", ".join(f"rnd_double() c{number}" for number in range(COLUMNS))
         step = DAYS * 86_400_000_000 // ROWS
         server.execute(
@@ -124,17 +128,36 @@ def test_x(tmp_path: Path) -> None:
             f" from long_sequence({ROWS})) timestamp(ts) partition by day wal"
         )
         server.wait_applied()
-        print("filled", time.time()-t)
+        print("filled", time.time() - t)
         counter = Counter(route)
-        for name, sql in [("first", None), ("nothing", None), ("update", "update wide set c3 = c3 + 1 where ts in '2024-01-05'"),
-            ("append", f"insert into wide select {columns}, timestamp_sequence('2024-01-17', 1000L) ts from long_sequence(80000)"),
-            ("append2", f"insert into wide select {columns}, timestamp_sequence('2024-01-17T10', 1000L) ts from long_sequence(80000)")]:
-            t=time.time()
-            if name not in ("first","update"): continue
+        for name, sql in [
+            ("first", None),
+            ("nothing", None),
+            ("update", "update wide set c3 = c3 + 1 where ts in '2024-01-05'"),
+            (
+                "append",
+                f"insert into wide select {columns}, timestamp_sequence('2024-01-17', 1000L) ts from long_sequence(80000)",
+            ),
+            (
+                "append2",
+                f"insert into wide select {columns}, timestamp_sequence('2024-01-17T10', 1000L) ts from long_sequence(80000)",
+            ),
+        ]:
+            t = time.time()
+            if name not in ("first", "update"):
+                continue
             if sql:
                 server.execute(sql)
                 server.wait_applied()
             show(name, counter.back_up())
             import subprocess
-            print(subprocess.run("/usr/sbin/filefrag -v $(ls -d %s/db/wide*/2024-01-05*/c3*)" % server.root, shell=True, capture_output=True, text=True))
-            print(time.time()-t)
+
+            print(
+                subprocess.run(
+                    "/usr/sbin/filefrag -v $(ls -d %s/db/wide*/2024-01-05*/c3*)" % server.root,
+                    shell=True,
+                    capture_output=True,
+                    text=True,
+                )
+            )
+            print(time.time() - t)

@@ -4,13 +4,15 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from questdb_backup.clock import add_seconds, format_timestamp
-from questdb_backup.errors import DatabaseRejectedError, DatabaseUnavailableError
+from questdb_backup.errors import DatabaseRejectedError, DatabaseUnavailableError, PreflightError
 from questdb_backup.questdb.base import CreateOutcome, Fence
 from questdb_backup.questdb.pgwire import PgwireDatabase
+from questdb_backup.source.fresh import refuse_other_root
 from tests.integration.conftest import NewServer
 from tests.support.questdb_server import QuestDBServer, free_port
 from tests.support.tcp_proxy import Rule, TcpProxy, Trouble
@@ -46,8 +48,13 @@ def status(server: QuestDBServer) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("version", ["8.1.4", "9.1.0"])
 def test_older_servers_answer_every_call(new_server: NewServer, version: str) -> None:
-    database = PgwireDatabase(new_server(version).dsn)
-    assert database.read().version == version
+    server = new_server(version)
+    database = PgwireDatabase(server.dsn)
+    state = database.read()
+    assert (state.version, state.root, state.data_id) == (version, str(server.root), None)
+    refuse_other_root(server.root, state.root)
+    with pytest.raises(PreflightError, match=f"it serves {server.root}"):
+        refuse_other_root(server.root.parent, state.root)
     fence = intent(database)
     created = database.create_checkpoint(fence)
     assert created.outcome == "created"
@@ -62,6 +69,21 @@ def test_a_server_without_checkpoint_status_still_gives_its_version(
     proxy.add(Rule(b"checkpoint_status()", Trouble.REPLACE, replacement=b"checkpoint_statuz()"))
     state = database.read()
     assert (state.version, state.checkpoint.in_progress) == ("9.3.4", False)
+
+
+def test_a_server_that_does_not_tell_which_it_is_is_read_all_the_same(
+    database: PgwireDatabase, proxy: TcpProxy
+) -> None:
+    proxy.add(Rule(b"current_data_id()", Trouble.REPLACE, replacement=b"currant_data_id()"))
+    proxy.add(Rule(b"(show parameters)", Trouble.REPLACE, replacement=b"(shaw parameters)"))
+    state = database.read()
+    assert (state.version, state.data_id, state.root) == ("9.3.4", None, None)
+
+
+def test_the_root_is_beside_an_absolute_folder_of_the_tables(new_server: NewServer, tmp_path: Path) -> None:
+    away = tmp_path / "away" / "db"
+    server = new_server("9.3.4", env={"QDB_CAIRO_ROOT": str(away)})
+    assert PgwireDatabase(server.dsn).read().root == str(away.parent)
 
 
 def test_a_server_that_is_not_questdb_is_rejected(database: PgwireDatabase, proxy: TcpProxy) -> None:

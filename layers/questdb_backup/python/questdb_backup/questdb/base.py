@@ -16,11 +16,17 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """``now`` is the server's own clock; ``version`` the number in ``build()``, say ``9.3.4``."""
+    """``now`` is the server's own clock; ``version`` the number in ``build()``, say ``9.3.4``.
+
+    ``data_id``: that of its ``db/.data_id`` in hex. ``root``: its root, as a path of the file system that
+    the server sees, which may be a container's. Both None where the server does not tell.
+    """
 
     now: str
     version: str
     checkpoint: Checkpoint
+    data_id: str | None = None
+    root: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

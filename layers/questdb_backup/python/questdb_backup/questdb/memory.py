@@ -26,6 +26,8 @@ class InMemoryQuestDB:
       block, restart the server, or raise `ConnectionLost`; then the outcome is unknown, and only a CREATE
       that was lost before its effect leaves no checkpoint.
     - ``create_error``: the server's words for a CREATE that it refuses.
+
+    ``data_id`` and ``root`` are what it tells of itself.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class InMemoryQuestDB:
         self.create_error: str | None = None
         self.before_create: Callable[[], None] = _nothing
         self.during_create: Callable[[], None] = _nothing
+        self.data_id: str | None = None
+        self.root: str | None = None
         self._clock = clock
         self._sleep = sleep
         self._monotonic = monotonic
@@ -55,7 +59,9 @@ class InMemoryQuestDB:
         """The server's clock, version and checkpoint."""
         self._connect()
         now, checkpoint = self._status()
-        return DatabaseState(now=now, version=self.version, checkpoint=checkpoint)
+        return DatabaseState(
+            now=now, version=self.version, checkpoint=checkpoint, data_id=self.data_id, root=self.root
+        )
 
     def create_checkpoint(self, fence: Fence) -> CreateOutcome:
         """CHECKPOINT CREATE; never raises once it was sent."""

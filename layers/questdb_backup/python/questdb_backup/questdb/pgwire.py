@@ -17,6 +17,7 @@ from questdb_backup.questdb.fencing import BUSY, HELD, POLL_SECONDS, Release, is
 from questdb_backup.questdb.session import (
     Connection,
     one_line,
+    read_identity,
     read_now,
     read_row,
     read_status,
@@ -58,7 +59,7 @@ class PgwireDatabase:
         self._monotonic = monotonic
 
     def read(self) -> DatabaseState:
-        """The server's clock, version and checkpoint.
+        """The server's clock, version and checkpoint, and which server it is.
 
         A server before 8.1.1 has no ``checkpoint_status()``: its version is given with no checkpoint, for the
         preflight to refuse. Raise DatabaseRejectedError where this is not QuestDB OSS.
@@ -71,7 +72,8 @@ class PgwireDatabase:
                 if _NO_STATUS not in str(error):
                     raise
                 now, checkpoint = read_now(connection), Checkpoint(in_progress=False, started_at=None)
-        return DatabaseState(now=now, version=version, checkpoint=checkpoint)
+            data_id, root = read_identity(connection)
+        return DatabaseState(now=now, version=version, checkpoint=checkpoint, data_id=data_id, root=root)
 
     def create_checkpoint(self, fence: Fence) -> CreateOutcome:
         """Send CHECKPOINT CREATE within the fence's window; never raises once it was sent.

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
@@ -43,6 +44,41 @@ def read_status(connection: Connection) -> tuple[str, Checkpoint]:
 def read_now(connection: Connection) -> str:
     """The server's clock."""
     return format_timestamp(read_row(connection, b"select now()")[0])
+
+
+def read_identity(connection: Connection) -> tuple[str | None, str | None]:
+    """The server's data id in hex, and its root; None for what it does not tell (before 9.1 no data id)."""
+    data_id = _told(connection, b"select current_data_id()")
+    places = b"select property_path, value, value_source from (show parameters)"
+    rows = _rows_told(
+        connection, places + b" where property_path in ('cairo.root', 'cairo.sql.copy.work.root')"
+    )
+    return (data_id.hex if isinstance(data_id, UUID) else None), _root_of(rows)
+
+
+def _root_of(rows: list[tuple[Any, ...]]) -> str | None:
+    """The root: above an absolute ``cairo.root``, else above ``tmp``, whose default is an absolute path."""
+    values = {name: (str(value), source) for name, value, source in rows}
+    db, _ = values.get("cairo.root", ("", ""))
+    work, source = values.get("cairo.sql.copy.work.root", ("", ""))
+    if db.startswith("/"):
+        return db.rstrip("/").rpartition("/")[0] or "/"
+    return work.removesuffix("/tmp") if source == "default" and work.endswith("/tmp") else None
+
+
+def _told(connection: Connection, sql: bytes) -> object:
+    """The only value of an answer; None where the server refuses the statement."""
+    rows = _rows_told(connection, sql)
+    return rows[0][0] if rows else None
+
+
+def _rows_told(connection: Connection, sql: bytes) -> list[tuple[Any, ...]]:
+    try:
+        return connection.execute(sql).fetchall()
+    except psycopg.Error as error:
+        if server_words(error, connection) is None:
+            raise
+        return []
 
 
 def read_row(connection: Connection, sql: bytes) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from questdb_backup.services import Services
 
 
 def read_database(services: Services) -> dict[str, Any]:
-    """The server's clock, version and checkpoint status."""
+    """The server's clock, version, checkpoint status, and which server it is."""
     return database_to_json(services.database.read())
 
 
@@ -60,11 +60,21 @@ def release_from_json(value: dict[str, Any]) -> ReleaseOutcome:
 def database_to_json(state: DatabaseState) -> dict[str, Any]:
     """A server's state as it stands in the workflow's state."""
     checkpoint = {"in_progress": state.checkpoint.in_progress, "started_at": state.checkpoint.started_at}
-    return {"now": state.now, "version": state.version, "checkpoint": checkpoint}
+    return {
+        "now": state.now,
+        "version": state.version,
+        "checkpoint": checkpoint,
+        "data_id": state.data_id,
+        "root": state.root,
+    }
 
 
 def database_from_json(value: dict[str, Any]) -> DatabaseState:
     """The inverse."""
     return DatabaseState(
-        now=value["now"], version=value["version"], checkpoint=Checkpoint(**value["checkpoint"])
+        now=value["now"],
+        version=value["version"],
+        checkpoint=Checkpoint(**value["checkpoint"]),
+        data_id=value.get("data_id"),
+        root=value.get("root"),
     )

@@ -1,9 +1,11 @@
 """CheckPreflight: everything that can be known to be wrong before CHECKPOINT CREATE is sent."""
 
+from pathlib import Path
 from typing import Any
 
 from questdb_backup import keys
 from questdb_backup.errors import ObjectExistsError, PreconditionFailedError, PreflightError
+from questdb_backup.instances import read_data_id
 from questdb_backup.questdb.base import DatabaseState
 from questdb_backup.services import Services, logger
 from questdb_backup.source.preflight import Finding, inspect_root, judge_root, judge_server
@@ -27,8 +29,9 @@ def check_preflight(services: Services, run: Run, source: str, database: Databas
         target, about_it = find_volumes(services, run)
         found, warnings = target.to_json(), [*_judge(judge_server(database.version)), *about_it]
     else:
-        root = inspect_root(services.config.require_root())
-        warnings = _judge([*judge_server(database.version), *judge_root(root)])
+        root = services.config.require_root()
+        warnings = _judge([*judge_server(database.version), *judge_root(inspect_root(root))])
+        _refuse_other_server(root, database)
     for warning in warnings:
         logger.warning("%s", warning)
     return {"warnings": warnings, **found}
@@ -40,6 +43,13 @@ def _judge(findings: list[Finding]) -> list[str]:
         facts = "; ".join(finding.text for finding in refused)
         raise PreflightError(facts, refused[0].hint)
     return [f"{finding.text}. Hint: {finding.hint}." for finding in findings]
+
+
+def _refuse_other_server(root: Path, database: DatabaseState) -> None:
+    from questdb_backup.source.fresh import refuse_other_data_id, refuse_other_root
+
+    refuse_other_data_id(root, read_data_id(root), database.data_id)
+    refuse_other_root(root, database.root)
 
 
 def prove_swaps(store: ObjectStore, key: str) -> None:
