@@ -17,6 +17,7 @@ from pathlib import Path
 from questdb_backup import keys
 from questdb_backup.catalog import BackupRow, Catalog, ManifestRef, encode_catalog
 from questdb_backup.codec import compress_text, digest_of, encode
+from questdb_backup.instances import Instance, encode_instances
 from questdb_backup.manifest import Entry, Group, Manifest, ShardRef, TableRef, encode_manifest
 from questdb_backup.packs import ChunkRef, PackWriter
 from questdb_backup.questdb.base import Database
@@ -68,7 +69,7 @@ def make_store(folder: Path, files: int) -> ObjectStore:
     row = BackupRow(backup_timestamp=RUN, status=BackupStatus.BACKUP_COMPLETE, start_ts=RUN, manifest=ref)
     catalog = Catalog(instance=INSTANCE, last_token=1, rows=(row,))
     store.replace(keys.catalog(INSTANCE), encode_catalog(catalog), None)
-    store.replace(keys.INSTANCES, b'{"format": 1, "instances": [{"name": "%s"}]}' % INSTANCE.encode(), None)
+    store.replace(keys.INSTANCES, encode_instances([Instance(name=INSTANCE)]), None)
     return store
 
 

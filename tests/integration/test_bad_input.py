@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from questdb_backup.instances import NAME_FILE
+from questdb_backup.instances import NAME_FILE, Instance, encode_instances
+from questdb_backup.sealed import seal
 from tests.integration.conftest import NewServer
 from tests.support.deployment import TABLE, Deployment, Ended, run_here, run_installed, tree
 from tests.support.live import checkpoint, fs_store
 from tests.support.questdb_server import QuestDBServer, free_port
 
 pytestmark = pytest.mark.integration
-NEWER = b'{"format": 2, "instances": [], "instance": "x"}'
+NEWER = seal({"format": 2, "instances": [], "instance": "x"})
 
 
 @pytest.fixture(scope="module")
@@ -348,12 +349,12 @@ class TestObjectsDamagedByHand:
     @pytest.mark.parametrize(
         ("name", "data", "words"),
         [
-            ("catalog.json", b"{", ["catalog.json", "cannot be read", "older version"]),
-            ("catalog.json", b"[]", ["catalog.json", "cannot be read", "older version"]),
-            ("catalog.json", b"\xff\xfe", ["catalog.json", "cannot be read", "older version"]),
+            ("catalog.json", b"{", ["catalog.json", "cannot be read", "check --rebuild"]),
+            ("catalog.json", b"[]", ["catalog.json", "cannot be read", "check --rebuild"]),
+            ("catalog.json", b"\xff\xfe", ["catalog.json", "cannot be read", "check --rebuild"]),
             ("catalog.json", NEWER, ["catalog.json", "newer format", "use a newer questdb-backup"]),
-            ("instances.json", b"{", ["_backup/instances.json", "cannot be read", '{"instances": [{"name"']),
-            ("instances.json", b'{"instances": [1]}', ["_backup/instances.json", "cannot be read"]),
+            ("instances.json", b"{", ["_backup/instances.json", "cannot be read", "check --rebuild"]),
+            ("instances.json", seal({"instances": [1]}), ["_backup/instances.json", "cannot be read"]),
             ("instances.json", NEWER, ["_backup/instances.json", "newer format", "use a newer"]),
         ],
     )
@@ -376,12 +377,11 @@ class TestObjectsDamagedByHand:
         assert tree(tmp_path / "store") == before
         assert not (tmp_path / "new").exists()
 
-    def test_instances_can_be_written_anew_as_the_hint_says(self, here: Deployment, tmp_path: Path) -> None:
+    def test_instances_are_made_anew_as_the_hint_says(self, here: Deployment, tmp_path: Path) -> None:
         here.backup().done()
-        name = here.catalog().instance
         here.put("_backup/instances.json", b"{")
 
-        here.put("_backup/instances.json", b'{"instances": [{"name": "%s"}]}' % name.encode())
+        run_here("check", "--rebuild", "--object-store", here.store_text).done()
 
         here.restore(tmp_path / "new").done()
         here.assert_usable()
@@ -465,7 +465,7 @@ class TestRestore:
     def test_several_instances_and_none_is_named(self, here: Deployment, tmp_path: Path, verb: str) -> None:
         here.put(
             "_backup/instances.json",
-            b'{"format": 1, "instances": [{"name": "calm-river-birch"}, {"name": "bold-hill-aster"}]}',
+            encode_instances([Instance(name="calm-river-birch"), Instance(name="bold-hill-aster")]),
         )
         root = ["--root", str(tmp_path / "new")] if verb == "restore" else []
 

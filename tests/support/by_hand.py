@@ -55,12 +55,19 @@ def restore(store: Path, instance: str, timestamp: str, root: Path) -> dict[str,
 
 def read_manifest(store: Path, base: Path, timestamp: str) -> Any:
     """The manifest of a complete backup."""
-    rows = json.loads((base / "catalog.json").read_bytes())["rows"]
+    rows = read_sealed(base / "catalog.json")["rows"]
     complete = {
         row["backup_timestamp"]: row["manifest"] for row in rows if row["status"] == "backup complete"
     }
     ref = complete[max(complete) if timestamp == "latest" else timestamp]
     return json.loads(checked((store / ref["key"]).read_bytes(), ref["digest"]))
+
+
+def read_sealed(path: Path) -> Any:
+    """A document whose first line has the digest of what follows it."""
+    first, _, rest = path.read_bytes().partition(b"\n")
+    checked(rest, first.removeprefix(b'{"digest": "').removesuffix(b'",').decode())
+    return json.loads(first + rest)
 
 
 def check_packs(base: Path, packs: list[list[Any]]) -> None:

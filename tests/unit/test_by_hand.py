@@ -3,12 +3,14 @@
 import random
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from questdb_backup.codecs import decimal, frames, pco, shuffle
 from questdb_backup.codecs.base import Codec, Plan
 from questdb_backup.codecs.spec import CLASSIC
+from questdb_backup.sealed import seal
 from tests.support import by_hand
 
 _random = random.Random(5)
@@ -42,6 +44,15 @@ def test_the_script_decodes_each_codec(codec: Codec) -> None:
     stored = pack()
     assert stored is not None
     assert by_hand.decode(codec, stored, len(plain)) == plain
+
+
+def test_the_script_reads_a_sealed_document_and_refuses_it_with_another_byte(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.json"
+    path.write_bytes(seal({"rows": [1]}))
+    assert by_hand.read_sealed(path)["rows"] == [1]
+    path.write_bytes(path.read_bytes().replace(b"1\n ]", b"3\n ]"))
+    with pytest.raises(by_hand.Damaged, match="not the bytes of"):
+        by_hand.read_sealed(path)
 
 
 def test_the_script_refuses_a_codec_that_it_does_not_know() -> None:

@@ -4,7 +4,6 @@ Whatever verify passes has to be harmless: each backup comes back byte for byte.
 see (an older catalog that was put back) is found by check. The table is printed: ``pytest -s``.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -13,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from questdb_backup import keys
+from questdb_backup.catalog import encode_catalog
 from questdb_backup.check.orphans import remove_orphans
 from questdb_backup.check.shapes import Kind, shape_of
 from questdb_backup.check.store import check_store
 from questdb_backup.errors import BackupToolError
-from questdb_backup.instances import read_instances
+from questdb_backup.instances import Instance, encode_instances, read_instances
 from questdb_backup.packs import read_index
 from questdb_backup.restore_point import choose_instance
 from questdb_backup.services import Services
@@ -99,6 +99,8 @@ class Line:
     another: int = 0
     right: int = 0
     gaps: list[str] = field(default_factory=list)
+    unseen: set[str] = field(default_factory=set)
+    """What verify passes."""
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +177,7 @@ def replaced_cases(stored: Stored, kind: Kind, key: str, another: bytes) -> Iter
     """The two objects that are replaced: another instance's, and their own older version."""
     for damage, harm in DAMAGES.items():
         yield Case(kind, key, damage, harm(stored.objects[key]))
-    for step in range(0, len(stored.objects[key]), 83):  # JSON without a digest of its own: many places
+    for step in range(0, len(stored.objects[key]), 83):  # nothing refers to these: many places
         yield Case(
             kind, key, f"flip at byte {step}", flip(step / len(stored.objects[key]))(stored.objects[key])
         )
@@ -185,12 +187,12 @@ def replaced_cases(stored: Stored, kind: Kind, key: str, another: bytes) -> Iter
 
 def another_instance(tmp_path: Path) -> bytes:
     chain = make_chain(tmp_path / "another", 1)
-    return chain.store.get(keys.catalog(INSTANCE)).replace(b"gentle-forest-orchid", b"fierce-forest-orchid")
+    return encode_catalog(replace(chain.catalog(), instance="fierce-forest-orchid"))
 
 
 def all_cases(stored: Stored, tmp_path: Path) -> Iterator[Case]:
     yield from replaced_cases(stored, Kind.CATALOG, keys.catalog(INSTANCE), another_instance(tmp_path))
-    other = json.dumps({"format": 1, "instances": [{"name": "fierce-forest-orchid"}]}).encode()
+    other = encode_instances([Instance(name="fierce-forest-orchid")])
     yield from replaced_cases(stored, Kind.INSTANCES, keys.INSTANCES, other)
     yield from pack_cases(stored)
     for kind in (Kind.MANIFEST, Kind.SHARD, Kind.TOMBSTONE, Kind.PLAN, Kind.TABLES, Kind.UNIT, Kind.RESULT):
@@ -207,6 +209,7 @@ def strike(stored: Stored, case: Case, line: Line) -> None:
     asked = _asked(stored, case)
     outcomes = [_outcome(stored, store, timestamp) for timestamp in asked]
     line.verify += seen
+    line.unseen |= set() if seen else {case.damage}
     line.check += told
     line.refused += "refused" in outcomes
     line.another += "another" in outcomes
@@ -262,3 +265,5 @@ def test_no_damage_is_a_gap(stored: Stored, tmp_path: Path) -> None:
     assert not gaps, "\n".join(gaps)
     for name in ("pack body", "pack index", "pack tail", "manifest"):
         assert lines[name].verify == lines[name].tried
+    for name in LISTS:  # whole in themselves: no list at all, another instance's, an older one
+        assert lines[name].unseen <= {"drop", "swap", "replay"}

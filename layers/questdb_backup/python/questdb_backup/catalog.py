@@ -4,21 +4,17 @@ Everything here is pure: each change takes a catalog and gives a new one, or rai
 makes a change real is in `catalog_store`. The format is described in `docs/FORMAT.md`.
 """
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from questdb_backup.clock import add_seconds, seconds_between
 from questdb_backup.errors import (
     BackupInProgressError,
-    DamagedBackupError,
     LeaseLostError,
     ScheduleServedError,
-    UnsupportedFormatError,
 )
+from questdb_backup.sealed import damaged, seal, unseal
 from questdb_backup.words import BackupStatus
-
-FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +128,7 @@ class Catalog:
 
 def encode_catalog(catalog: Catalog) -> bytes:
     """The bytes of ``catalog.json``."""
-    return json.dumps({"format": FORMAT, **asdict(catalog)}, indent=1, sort_keys=True).encode() + b"\n"
+    return seal(asdict(catalog))
 
 
 def decode_catalog(data: bytes, name: str = "the catalog") -> Catalog:
@@ -140,31 +136,24 @@ def decode_catalog(data: bytes, name: str = "the catalog") -> Catalog:
 
     Raise UnsupportedFormatError for a newer format, DamagedBackupError for anything else.
     """
+    value = unseal(data, name)
     try:
-        value: dict[str, Any] = json.loads(data)
-        if value.pop("format") > FORMAT:
-            raise UnsupportedFormatError(
-                f"{name} has a newer format than this version reads", "use a newer questdb-backup"
-            )
         return Catalog(
             instance=value["instance"],
             data_id=value["data_id"],
             last_token=value["last_token"],
-            last_scheduled_time=value.get("last_scheduled_time"),
+            last_scheduled_time=value["last_scheduled_time"],
             lease=Lease(**value["lease"]) if value["lease"] else None,
             rows=tuple(_decode_row(row) for row in value["rows"]),
             runs=tuple(RunRecord(**run) for run in value["runs"]),
             tombstones=tuple(
                 Tombstone(**{**stone, "names": tuple(stone["names"])}) for stone in value["tombstones"]
             ),
-            damaged_packs=tuple(value.get("damaged_packs", ())),
-            read_shares=tuple(ReadShare(**share) for share in value.get("read_shares", ())),
+            damaged_packs=tuple(value["damaged_packs"]),
+            read_shares=tuple(ReadShare(**share) for share in value["read_shares"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedBackupError(
-            f"{name} cannot be read: {error!r}",
-            "put its older version back, where the store keeps versions; what it lists is as it was",
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(name, error) from error
 
 
 def _decode_row(row: dict[str, Any]) -> BackupRow:

@@ -4,7 +4,6 @@
 stack that made it. On one machine ``db/.backup_instance_name`` holds the name; it is never backed up.
 """
 
-import json
 import os
 import random
 from contextlib import suppress
@@ -14,13 +13,12 @@ from pathlib import Path
 from questdb_backup import keys
 from questdb_backup.errors import (
     ConfigurationError,
-    DamagedBackupError,
     DataIdMismatchError,
     PreconditionFailedError,
     StoreUnavailableError,
-    UnsupportedFormatError,
 )
 from questdb_backup.instance_name import is_instance_name, new_instance_name
+from questdb_backup.sealed import damaged, seal, unseal
 from questdb_backup.services import Services
 from questdb_backup.stores.base import ObjectStore
 
@@ -42,21 +40,18 @@ def read_instances(store: ObjectStore) -> tuple[list[Instance], str | None]:
     found = store.read(keys.INSTANCES)
     if found is None:
         return [], None
+    name = f"{keys.INSTANCES} in {store.location}"
+    value = unseal(found.data, name)
     try:
-        value = json.loads(found.data)
-        rows = value["instances"]
-        if value.get("format", 1) > 1:
-            raise UnsupportedFormatError(
-                f"{keys.INSTANCES} in {store.location} has a newer format than this version reads",
-                "use a newer questdb-backup",
-            )
-        return sorted((Instance(**row) for row in rows), key=lambda known: known.name), found.version
+        rows = [Instance(**row) for row in value["instances"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedBackupError(
-            f"{keys.INSTANCES} in {store.location} cannot be read: {error!r}",
-            "put its older version back where the store keeps versions, or write it anew:"
-            ' {"instances": [{"name": "..."}]}, one for each folder beside it',
-        ) from error
+        raise damaged(name, error) from error
+    return sorted(rows, key=lambda known: known.name), found.version
+
+
+def encode_instances(instances: list[Instance]) -> bytes:
+    """The bytes of ``instances.json``."""
+    return seal({"instances": sorted(map(asdict, instances), key=lambda row: str(row["name"]))})
 
 
 def resolve_instance(services: Services) -> Instance:
@@ -160,10 +155,9 @@ def _unused_name(taken: set[str]) -> str:
 
 
 def _register(store: ObjectStore, known: list[Instance], version: str | None, instance: Instance) -> bool:
-    rows = [asdict(entry) for entry in known if entry.name != instance.name] + [asdict(instance)]
-    value = {"format": 1, "instances": sorted(rows, key=lambda row: str(row["name"]))}
+    others = [entry for entry in known if entry.name != instance.name]
     try:
-        store.replace(keys.INSTANCES, json.dumps(value, indent=1).encode() + b"\n", version)
+        store.replace(keys.INSTANCES, encode_instances([*others, instance]), version)
     except PreconditionFailedError:
         return False
     return True

@@ -1,7 +1,6 @@
 """`check --rebuild` of a whole store: every catalog that is lost, and ``instances.json``."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from questdb_backup import keys
@@ -14,7 +13,7 @@ from questdb_backup.errors import (
     ObjectExistsError,
     PreconditionFailedError,
 )
-from questdb_backup.instances import Instance, read_instances
+from questdb_backup.instances import Instance, encode_instances, read_instances
 from questdb_backup.services import Services
 from questdb_backup.stores.base import ObjectStore
 
@@ -81,10 +80,8 @@ def _entry(store: ObjectStore, name: str) -> Instance:
 
 
 def _write_instances(store: ObjectStore, instances: list[Instance], version: str | None) -> None:
-    rows = sorted((asdict(entry) for entry in instances), key=lambda row: str(row["name"]))
-    data = json.dumps({"format": 1, "instances": rows}, indent=1).encode() + b"\n"
     try:
-        store.replace(keys.INSTANCES, data, version)
+        store.replace(keys.INSTANCES, encode_instances(instances), version)
     except PreconditionFailedError as error:
         raise PreconditionFailedError(
             f"{keys.INSTANCES} was written by another while it was made anew", "try again"

@@ -7,6 +7,7 @@ from questdb_backup import keys
 from questdb_backup.errors import ObjectExistsError, PreconditionFailedError, PreflightError
 from questdb_backup.instances import read_data_id
 from questdb_backup.questdb.base import DatabaseState
+from questdb_backup.sealed import in_other_bytes
 from questdb_backup.services import Services, logger
 from questdb_backup.source.preflight import Finding, inspect_root, judge_root, judge_server
 from questdb_backup.steps.intent import refuse_held
@@ -55,8 +56,8 @@ def _refuse_other_server(root: Path, database: DatabaseState) -> None:
 def prove_swaps(store: ObjectStore, key: str) -> None:
     """Prove on the object itself that the store honours create-only and compare-and-swap.
 
-    Both writes offer the bytes that are there, so even a store that ignores the conditions loses
-    nothing. Raise PreflightError where it does.
+    Both writes offer the document that is there, so even a store that ignores the conditions loses
+    nothing. ``key`` is that of a sealed document. Raise PreflightError where it does.
     """
     found = store.read(key)
     if found is None:
@@ -72,7 +73,7 @@ def prove_swaps(store: ObjectStore, key: str) -> None:
     except PreconditionFailedError:
         pass
     try:
-        store.create(key, found.data + b" ")
+        store.create(key, in_other_bytes(found.data))
         raise PreflightError(
             f"{store.location} ignores conditional writes (If-None-Match)",
             "two backups at once could harm each other there; use a store that honours them",
