@@ -12,7 +12,7 @@ from questdb_backup.manifest import Entry, Group, safe_path
 from questdb_backup.packs import ChunkRef, PackWriter, read_index
 from questdb_backup.shards import ShardCutter, merge_groups
 from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup
-from questdb_backup.units import Unit, UnitGroup, cut_units, decode_unit, encode_unit
+from questdb_backup.units import Unit, UnitGroup, cut_units, decode_unit, encode_unit, unit_limit
 
 
 @given(st.binary(max_size=5000), st.integers(1, 22))
@@ -125,6 +125,14 @@ def test_units_cover_every_byte_once_and_stay_within_their_size(
                 assert piece.start == covered.get(piece.file.path, 0)
                 covered[piece.file.path] = piece.file.size
     assert covered == {file.path: file.size for group in planned for file in group.files}
+
+
+def test_no_unit_is_larger_than_what_a_worker_that_is_held_down_can_read() -> None:
+    planned = [PlannedGroup(table="t", partition="1", signature=None, files=(_planned("x.d", 700 << 20),))]
+    for largest, sizes in ((300 << 20, [300, 300, 100]), (None, [512, 188]), (1, [1] * 700)):
+        units = list(cut_units(planned, largest=largest))
+        assert [Unit(number=0, items=items).bytes >> 20 for items in units] == sizes
+    assert [unit_limit(number, 600 << 20) >> 20 for number in (999, 1000, 9999)] == [512, 600, 600]
 
 
 def test_a_unit_is_read_back_as_it_was_written() -> None:

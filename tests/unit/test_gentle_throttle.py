@@ -1,6 +1,7 @@
 """The token bucket, the kernel's figures, and the throttle that puts both to use."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,10 +12,17 @@ import pytest
 
 from questdb_backup.gentle.base import Chain, NoThrottle
 from questdb_backup.gentle.bucket import ReadLimit, TokenBucket
-from questdb_backup.gentle.build import open_throttle
+from questdb_backup.gentle.build import (
+    LEAST_RATE,
+    LEAST_RATE_PER_WORKER,
+    largest_unit_bytes,
+    open_throttle,
+)
 from questdb_backup.gentle.decision import Limits
 from questdb_backup.gentle.pressure import PressureReader, PressureSample, Stall, parse_stall, shares
 from questdb_backup.gentle.throttle import LAG_RETRY_SECONDS, PressureThrottle
+from questdb_backup.local.bundle import read_definition
+from questdb_backup.local.options import Options, Place
 
 MIB = 1 << 20
 PSI = (
@@ -377,3 +385,31 @@ def test_the_settings_decide_which_throttle_it_is(
         conninfo=lambda: pytest.fail("nothing is opened yet"),
     )
     assert type(throttle) is kind
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+@pytest.mark.parametrize(
+    ("read_limit", "follows_pressure"), [(MIB, False), (MIB, True), (90 * MIB, True), (None, True)]
+)
+def test_the_largest_unit_is_read_in_its_tasks_time_at_the_least_rate(
+    read_limit: int | None, follows_pressure: bool, workers: int
+) -> None:
+    largest = largest_unit_bytes(read_limit=read_limit, follows_pressure=follows_pressure, workers=workers)
+    least = max(LEAST_RATE, LEAST_RATE_PER_WORKER * workers) if follows_pressure else math.inf
+    rate = min(least, math.inf if read_limit is None else read_limit)
+    assert largest is not None
+    states = read_definition("backup")["States"]["UploadPartitions"]["ItemProcessor"]["States"]
+    assert largest * workers / rate <= 600 < states["UploadPartition"]["TimeoutSeconds"] / 1.5
+
+
+def test_the_settings_of_a_root_give_the_largest_unit(tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+    flags = {"object-store": "s3::bucket=b;", "read-limit": "1M", "compression-threads": "4"}
+    config = Place(Options(root=str(tmp_path), flags=dict(flags)), {}).services.config
+    assert config.largest_unit_bytes == 600 * MIB // 4
+    frozen = Options(root=str(tmp_path), source="frozen", flags={**flags, "read-limit": None})
+    assert Place(frozen, {}).services.config.largest_unit_bytes is None
+
+
+def test_a_unit_has_no_largest_size_where_nothing_holds_a_worker_down() -> None:
+    assert largest_unit_bytes(read_limit=None, follows_pressure=False, workers=2) is None

@@ -82,6 +82,16 @@ def test_files_larger_than_a_unit_come_back_whole(monkeypatch: pytest.MonkeyPatc
     assert kit.backed_up()["bytes_stored"] == 0
 
 
+def test_units_are_no_larger_than_a_worker_that_is_held_down_can_read() -> None:
+    kit = Kit(DictSource(_files(partitions=2, size=5 * MIB + 3)))
+    services = kit.make_services()
+    services.config = replace(services.config, largest_unit_bytes=2 * MIB)
+    assert kit.backup(services).status == "SUCCEEDED"
+    packs = [found.key for found in kit.inner.list("_backup/") if "/packs/" in found.key]
+    assert len({key.rpartition("/")[2].partition("-")[0] for key in packs}) == 7
+    assert all(len(kit.inner.get(key)) < 2.1 * MIB for key in packs)
+
+
 def test_a_short_file_fails_the_backup_and_the_row_says_which() -> None:
     kit = Kit(DictSource(_files()))
     path = f"db/t~1/{20260101:020d}/x.d"

@@ -34,13 +34,22 @@ from questdb_backup.units import (
 class Planner:
     """Writes units, and gives the work list: ``{unit, attempt, bytes, first, last}`` for each.
 
-    It holds one unit, and what the manifest says of the previous backup.
+    It holds one unit, and what the manifest says of the previous backup. ``largest`` is the bytes that no
+    unit is to exceed.
     """
 
     def __init__(
-        self, store: ObjectStore, run: Run, catalog: Catalog, base: Manifest | None, attempt: int
+        self,
+        store: ObjectStore,
+        run: Run,
+        catalog: Catalog,
+        base: Manifest | None,
+        attempt: int,
+        *,
+        largest: int | None = None,
     ) -> None:
         self._store = store
+        self._largest = largest
         self._run = run
         self._attempt = attempt
         self._tables = {table.table: table for table in base.tables} if base else {}
@@ -79,7 +88,8 @@ class Planner:
         run = self._run
         items: list[dict[str, Any]] = []
         with ParallelWrites(self._store) as writes:
-            for number, share in enumerate(cut_units(plan, first, self._locate), start=first):
+            shares = cut_units(plan, first, self._locate, largest=self._largest)
+            for number, share in enumerate(shares, start=first):
                 unit = self._unit(number, share, settled=settled is not None)
                 key = keys.unit(run.instance, run.backup_timestamp, number, self._attempt)
                 writes.create(key, encode_unit(unit))

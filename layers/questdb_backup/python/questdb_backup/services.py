@@ -34,7 +34,8 @@ class Config:
 
     ``window_seconds``: how long after its intent a CREATE may still begin. ``lease_seconds``: how
     long a holder may be silent; longer than any single step. ``grace_seconds``: how long packs stay
-    after the backup that needed them was removed.
+    after the backup that needed them was removed. ``largest_unit_bytes``: what one worker can surely
+    read within its task's time, however it is held down; None where nothing holds it down.
     """
 
     source: str = "path"
@@ -56,6 +57,7 @@ class Config:
     keep_ebs_snapshots: int = 1
     ebs_server_root: str | None = None
     ebs_mounts: tuple[str, ...] = ()
+    largest_unit_bytes: int | None = None
     restore_root: Path | None = None
     object_store: str | None = field(default=None, repr=False)
     """The connection string, for the command that a restore without a target answers with."""

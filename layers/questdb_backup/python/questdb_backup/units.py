@@ -108,12 +108,14 @@ class Unit:
         return sum(item.bytes for item in self.items if isinstance(item, UnitGroup))
 
 
-def unit_limit(number: int) -> int:
-    """Bytes that unit ``number`` aims at: 512 MiB, doubled after every 1,000 units.
+def unit_limit(number: int, largest: int | None = None) -> int:
+    """Bytes that unit ``number`` aims at: 512 MiB, doubled after every 1,000 units, ``largest`` at most.
 
-    So 10,000 units hold any database, and one of up to 500 GiB has units of 512 MiB.
+    So 10,000 units hold any database, and one of up to 500 GiB has units of 512 MiB. Where ``largest`` is
+    less there may be more of them, on one machine alone.
     """
-    return UNIT_BYTES << (number // _UNITS_BEFORE_DOUBLING)
+    aim = UNIT_BYTES << (number // _UNITS_BEFORE_DOUBLING)
+    return aim if largest is None else min(aim, max(largest, CHUNK_BYTES))
 
 
 Locate = Callable[[PlannedGroup, PlannedFile], Iterable[UnitFile]]
@@ -126,18 +128,22 @@ def whole_file(_group: PlannedGroup, file: PlannedFile) -> tuple[UnitFile]:
 
 
 def cut_units(
-    plan: Iterable[PlannedItem], first: int = 0, locate: Locate = whole_file
+    plan: Iterable[PlannedItem],
+    first: int = 0,
+    locate: Locate = whole_file,
+    *,
+    largest: int | None = None,
 ) -> Iterator[tuple[UnitItem, ...]]:
     """Cut the plan into balanced shares, in order; files larger than a share are cut at chunk edges.
 
-    ``first`` is the number of the first unit.
+    ``first`` is the number of the first unit, ``largest`` the bytes that none is to exceed.
     """
     share: list[UnitItem] = []
     size, weight, number = 0, 0, first
     for planned in plan:
-        for item in _items(planned, unit_limit(number), locate):
+        for item in _items(planned, unit_limit(number, largest), locate):
             length = item.bytes if isinstance(item, UnitGroup) else 0
-            if share and (size + length > unit_limit(number) or weight >= UNIT_FILES):
+            if share and (size + length > unit_limit(number, largest) or weight >= UNIT_FILES):
                 yield tuple(share)
                 share, size, weight, number = [], 0, 0, number + 1
             share.append(item)

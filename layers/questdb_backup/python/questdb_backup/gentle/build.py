@@ -10,7 +10,15 @@ from questdb_backup.gentle.throttle import PressureThrottle
 
 LEAST_RATE = float(4 << 20)
 LEAST_RATE_PER_WORKER = float(1 << 20)
-"""A unit of work of 512 MiB must end within the time that its task has."""
+UNIT_SECONDS = 600.0
+"""Of the time that the task of a unit has; what is left is for the store."""
+
+
+def largest_unit_bytes(*, read_limit: int | None, follows_pressure: bool, workers: int) -> int | None:
+    """What one of so many workers can surely read in its task's time; None where nothing holds it down."""
+    rates = [float(read_limit)] if read_limit is not None else []
+    rates += [_least_rate(workers)] if follows_pressure else []
+    return int(min(rates) / workers * UNIT_SECONDS) if rates else None
 
 
 def open_throttle(
@@ -30,9 +38,12 @@ def open_throttle(
 def _pressure_throttle(wal_lag: int, workers: int, conninfo: Callable[[], str]) -> PressureThrottle:
     from questdb_backup.gentle.wal_lag import WalLag
 
-    least = max(LEAST_RATE, LEAST_RATE_PER_WORKER * workers)
     return PressureThrottle(
         pressure=PressureReader().read,
         lags=WalLag(conninfo).read,
-        limits=Limits(wal_lag=wal_lag, least_rate=least),
+        limits=Limits(wal_lag=wal_lag, least_rate=_least_rate(workers)),
     )
+
+
+def _least_rate(workers: int) -> float:
+    return max(LEAST_RATE, LEAST_RATE_PER_WORKER * workers)

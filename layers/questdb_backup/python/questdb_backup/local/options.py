@@ -130,6 +130,7 @@ class Place:
                 compression_level=settings.compression_level,
                 compression_threads=settings.compression_threads,
                 max_concurrency=settings.compression_threads,
+                largest_unit_bytes=self._largest_unit_bytes(),
             ),
             make_store=self._store,
             make_status=self._status,
@@ -156,13 +157,26 @@ class Place:
 
         return PgwireDatabase(self._conninfo())
 
+    def _largest_unit_bytes(self) -> int | None:
+        from questdb_backup.gentle.build import largest_unit_bytes
+
+        return largest_unit_bytes(
+            read_limit=self.settings.read_limit,
+            follows_pressure=self._follows_pressure,
+            workers=self.settings.compression_threads,
+        )
+
+    @property
+    def _follows_pressure(self) -> bool:
+        return self.settings.throttle and self.options.source == "path"
+
     def _throttle(self) -> Throttle:
         from questdb_backup.gentle.build import open_throttle
 
         settings = self.settings
         return open_throttle(
             read_limit=settings.read_limit,
-            follows_pressure=settings.throttle and self.options.source == "path",
+            follows_pressure=self._follows_pressure,
             wal_lag=settings.throttle_wal_lag,
             workers=settings.compression_threads,
             conninfo=self._conninfo,

@@ -47,7 +47,8 @@ def plan_backup(
     if found:
         items = json.loads(found.data)
     else:
-        planner = Planner(services.store, run, catalog, base, attempt)
+        largest = services.config.largest_unit_bytes
+        planner = Planner(services.store, run, catalog, base, attempt, largest=largest)
         if source == "ebs":
             from questdb_backup.ebs.planning import open_snapshots
 
