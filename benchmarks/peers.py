@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -107,10 +107,41 @@ class QuestDBBackup(Tool):
         return self._command("verify", "--read-data")
 
 
-class Restic(Tool):
+class ResticFormat(Tool):
+    """A program for restic's repository format; its settings are variables that begin with its name."""
+
+    program: ClassVar[str]
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        prefix = self.name.upper()
+        return {
+            f"{prefix}_REPOSITORY": str(self.repository),
+            f"{prefix}_PASSWORD": _PASSWORD,
+            f"{prefix}_CACHE_DIR": str(self.folder / "cache"),
+        }
+
+    def _command(self, *words: str) -> Command:
+        return Command(words=(self.program, *words), environment=self._environment)
+
+    def prepare(self) -> None:
+        subprocess.run(
+            self._command("init").words,
+            env={**os.environ, **self._environment},
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+
+    def verify(self, root: Path) -> Command:
+        return self._command("check", "--read-data")
+
+
+class Restic(ResticFormat):
     """The repository's defaults: format 2, zstd of its own choosing."""
 
     name = "restic"
+    program = "restic"
 
     @classmethod
     def version(cls) -> str:
@@ -118,77 +149,35 @@ class Restic(Tool):
             apt_install("restic")
         return said("restic", "version")
 
-    @property
-    def _environment(self) -> dict[str, str]:
-        return {
-            "RESTIC_REPOSITORY": str(self.repository),
-            "RESTIC_PASSWORD": _PASSWORD,
-            "RESTIC_CACHE_DIR": str(self.folder / "cache"),
-        }
-
-    def prepare(self) -> None:
-        subprocess.run(
-            ["restic", "init", "--quiet"], env={**os.environ, **self._environment}, check=True, timeout=60
-        )
-
     def backup(self, root: Path) -> Command:
         """Under one path whatever the root is called, so that restic finds the parent by itself."""
         place = self.folder / "root"
         place.unlink(missing_ok=True)
         place.symlink_to(root)
-        return Command(
-            words=("restic", "backup", "."), environment={**self._environment, "PWD": str(place)}, cwd=place
-        )
+        command = self._command("backup", ".")
+        return replace(command, environment={**command.environment, "PWD": str(place)}, cwd=place)
 
     def restore(self, target: Path) -> Command:
-        return Command(
-            words=("restic", "restore", "latest", "--target", str(target)), environment=self._environment
-        )
-
-    def verify(self, root: Path) -> Command:
-        return Command(words=("restic", "check", "--read-data"), environment=self._environment)
+        return self._command("restore", "latest", "--target", str(target))
 
 
-class Rustic(Tool):
+class Rustic(ResticFormat):
     """A current program for restic's repository format, with its defaults."""
 
     name = "rustic"
+    program = str(BIN / "rustic")
 
     @classmethod
     def version(cls) -> str:
-        if not (BIN / "rustic").exists():
+        if not Path(cls.program).exists():
             cargo_install("rustic-rs", RUSTIC_VERSION)
-        return said(str(BIN / "rustic"), "--version")
-
-    @property
-    def _environment(self) -> dict[str, str]:
-        return {
-            "RUSTIC_REPOSITORY": str(self.repository),
-            "RUSTIC_PASSWORD": _PASSWORD,
-            "RUSTIC_CACHE_DIR": str(self.folder / "cache"),
-        }
-
-    def _command(self, *words: str) -> Command:
-        return Command(words=(str(BIN / "rustic"), *words), environment=self._environment)
-
-    def prepare(self) -> None:
-        command = self._command("init")
-        subprocess.run(
-            command.words,
-            env={**os.environ, **command.environment},
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
+        return said(cls.program, "--version")
 
     def backup(self, root: Path) -> Command:
         return self._command("backup", str(root), "--as-path", "/questdb")
 
     def restore(self, target: Path) -> Command:
         return self._command("restore", "latest:/questdb", str(target))
-
-    def verify(self, root: Path) -> Command:
-        return self._command("check", "--read-data")
 
 
 class TarZstd(Tool):

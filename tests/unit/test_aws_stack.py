@@ -17,7 +17,7 @@ from rich.console import Console
 
 from questdb_backup.aws_stack import Stack
 from questdb_backup.cli.main import main
-from questdb_backup.cli.verbs_stack import PercentProgress
+from questdb_backup.cli.render import PercentProgress
 from questdb_backup.errors import (
     BackupAbortedError,
     BackupInProgressError,

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from questdb_backup.aws_answers import DEPLOY, parsed, read_answer
 from questdb_backup.aws_errors import translated
 from questdb_backup.clock import add_seconds, format_timestamp, system_clock
 from questdb_backup.errors import (
@@ -23,9 +24,8 @@ from questdb_backup.errors import (
     StatusUnavailableError,
     TransientError,
 )
-from questdb_backup.local.runner import as_error
 from questdb_backup.services import logger
-from questdb_backup.steps.fail import error_text
+from questdb_backup.steps.fail import as_error, error_text
 from questdb_backup.words import BackupStatus
 
 Row = dict[str, Any]
@@ -63,7 +63,7 @@ class Stack:
         """The rows of ``backups()``, as the list function gives them."""
         rows = self._invoke("ListBackupsFunctionName", {})
         if not isinstance(rows, list):
-            raise PermanentError(f"the stack '{self.name}' listed its backups as {str(rows)[:80]!r}", _DEPLOY)
+            raise PermanentError(f"the stack '{self.name}' listed its backups as {str(rows)[:80]!r}", DEPLOY)
         return rows
 
     def start_backup(self) -> str:
@@ -99,7 +99,7 @@ class Stack:
         oldest = self._oldest_running()
         answer = self._invoke("AbortBackupFunctionName", {"reason": reason})
         if not isinstance(answer, dict) or answer.get("status") not in ("aborted", "not running"):
-            raise PermanentError(f"the stack '{self.name}' answered {str(answer)[:80]!r} to abort", _DEPLOY)
+            raise PermanentError(f"the stack '{self.name}' answered {str(answer)[:80]!r} to abort", DEPLOY)
         if answer["status"] == "aborted" and oldest is not None:
             self._wait_for_end(oldest)
         return {"status": answer["status"], "backup_timestamp": answer.get("backup_timestamp")}
@@ -111,7 +111,7 @@ class Stack:
         """
         answer = self._invoke("RestoreDatabaseFunctionName", request, attempts=1)
         if not isinstance(answer, dict) or not isinstance(answer.get("execution_arn"), str):
-            raise PermanentError(f"the stack '{self.name}' answered {str(answer)[:80]!r} to restore", _DEPLOY)
+            raise PermanentError(f"the stack '{self.name}' answered {str(answer)[:80]!r} to restore", DEPLOY)
         return str(answer["execution_arn"])
 
     def follow_restore(self, execution: str) -> dict[str, Any]:
@@ -198,9 +198,9 @@ class Stack:
         return found
 
     def _result(self, ended: dict[str, Any]) -> dict[str, Any]:
-        value = _parsed(str(ended.get("output") or "null"))
+        value = parsed(str(ended.get("output") or "null"))
         if not isinstance(value, dict):
-            raise PermanentError(f"{ended['executionArn']} ended without a result", _DEPLOY)
+            raise PermanentError(f"{ended['executionArn']} ended without a result", DEPLOY)
         return value
 
     def _invoke(self, output: str, payload: dict[str, Any], *, attempts: int | None = None) -> Any:
@@ -210,19 +210,11 @@ class Stack:
             response: dict[str, Any] = self._client("lambda", attempts).invoke(
                 FunctionName=function, Payload=json.dumps(payload).encode()
             )
-            body: bytes = response["Payload"].read()
-        value = _parsed(body.decode(errors="replace"))
-        if response.get("FunctionError"):
-            told = value if isinstance(value, dict) else {}
-            raise as_error(
-                str(told.get("errorType") or "Lambda.Unknown"),
-                str(told.get("errorMessage") or f"the function {function} failed"),
-            )
-        return value
+            return read_answer(function, response)
 
     def _output(self, key: str) -> str:
         if key not in self._outputs:
-            raise ConfigurationError(f"the stack '{self.name}' has no output {key}", _DEPLOY)
+            raise ConfigurationError(f"the stack '{self.name}' has no output {key}", DEPLOY)
         return self._outputs[key]
 
     @cached_property
@@ -257,9 +249,6 @@ class Stack:
             client.close()
 
 
-_DEPLOY = "deploy questdb-backup's template of this version"
-
-
 def _since(description: dict[str, Any]) -> str:
     """When the execution began, less what two clocks may differ by."""
     began = description.get("startDate")
@@ -281,10 +270,3 @@ def _words(ended: dict[str, Any]) -> str:
     if not error and not cause:
         return "nobody said why"
     return error_text({"Error": error or "", "Cause": cause or ""})
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise PermanentError(f"the stack answered what is no JSON: {text[:80]!r}", _DEPLOY) from error

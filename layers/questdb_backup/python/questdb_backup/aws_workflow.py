@@ -2,17 +2,12 @@
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from questdb_backup import errors
-from questdb_backup.errors import (
-    BackupToolError,
-    ConfigurationError,
-    PermanentError,
-    StatusUnavailableError,
-)
+from questdb_backup.aws_answers import read_answer
+from questdb_backup.aws_errors import translated
+from questdb_backup.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -20,8 +15,6 @@ if TYPE_CHECKING:
 
 _ANSWER_SECONDS = 890
 """A little less than the caller's own 900 s, so that it ends with an error of its own."""
-_BUSY = {"ThrottlingException", "TooManyRequestsException", "ServiceException", "InternalFailure"}
-_GONE = "ExecutionDoesNotExist"
 
 
 def required(environ: Mapping[str, str], name: str) -> str:
@@ -38,15 +31,15 @@ def is_execution(holder: str) -> bool:
 
 
 def start_execution(state_machine_arn: str, value: dict[str, Any]) -> str:
-    """Start an execution; give its ARN. Raise ConfigurationError, StatusUnavailableError, PermanentError."""
-    with _translated(f"starting {state_machine_arn}"):
+    """Start an execution; give its ARN. Raise ConfigurationError, StatusUnavailableError."""
+    with translated(f"starting {state_machine_arn}"):
         answer = _step_functions().start_execution(stateMachineArn=state_machine_arn, input=json.dumps(value))
         return answer["executionArn"]
 
 
 def stop_execution(execution_arn: str, reason: str) -> bool:
     """Stop an execution; give whether there is such a one."""
-    with _translated(f"stopping {execution_arn}"):
+    with translated(f"stopping {execution_arn}"):
         client = _step_functions()
         try:
             client.stop_execution(executionArn=execution_arn, error="BackupAbortedError", cause=reason)
@@ -57,7 +50,7 @@ def stop_execution(execution_arn: str, reason: str) -> bool:
 
 def describe_execution(execution_arn: str) -> str | None:
     """The status of an execution, say ``RUNNING`` or ``FAILED``; None where there is no such one."""
-    with _translated(f"describing {execution_arn}"):
+    with translated(f"describing {execution_arn}"):
         client = _step_functions()
         try:
             return client.describe_execution(executionArn=execution_arn)["status"]
@@ -71,41 +64,9 @@ def invoke_function(name: str, event: dict[str, Any]) -> Any:
     What the function raised is raised here, under its own class. Raise StatusUnavailableError where
     Lambda itself did not answer.
     """
-    with _translated(f"invoking {name}"):
-        answer = _lambda().invoke(FunctionName=name, Payload=json.dumps(event).encode())
-        value = json.loads(answer["Payload"].read() or b"null")
-    if answer.get("FunctionError"):
-        raise _as_error(name, value)
-    return value
-
-
-def _as_error(function: str, value: Any) -> BackupToolError:
-    told = value if isinstance(value, dict) else {}
-    kind, text = str(told.get("errorType", "")), str(told.get("errorMessage", ""))
-    known = getattr(errors, kind, None)
-    fact, _, hint = text.partition(". Hint: ")
-    if isinstance(known, type) and issubclass(known, BackupToolError):
-        return known(fact, hint)
-    return PermanentError(f"the function {function} failed with {kind or 'no reason'}: {text}")
-
-
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Wrap the errors of the SDK."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        text = f"{what}: {error.response.get('Error', {}).get('Message', code)}"
-        if code in _BUSY:
-            raise StatusUnavailableError(text, "try again") from error
-        if code == "AccessDeniedException":
-            raise ConfigurationError(text, "give the function's role the right to it") from error
-        raise PermanentError(f"{text} ({code})") from error
-    except BotoCoreError as error:
-        raise StatusUnavailableError(f"{what}: {error}", "try again") from error
+    with translated(f"invoking {name}"):
+        response: dict[str, Any] = {**_lambda().invoke(FunctionName=name, Payload=json.dumps(event).encode())}
+        return read_answer(name, response)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from questdb_backup.status.base import LiveRun
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
-    from rich.progress import TaskID
+    from rich.progress import ProgressColumn, TaskID
     from rich.table import Table
     from rich.text import Text
 
@@ -112,31 +112,15 @@ def to_text(table: "Table", width: int | None = None) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
 
 
-class Progress:
-    """Bytes, rate and time left of one run, on stderr: a bar in a terminal, else a line every few seconds.
+class _Told:
+    """How far something is, on stderr: a bar in a terminal, else lines. Use it as a context manager."""
 
-    The bar appears when the run has gone on for half a second. Use it as a context manager and call
-    `update` as often as wished, from one thread. ``quiet`` shows nothing; ``clock`` gives seconds.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        *,
-        quiet: bool = False,
-        console: "Console | None" = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, what: str, console: "Console | None" = None) -> None:
         self._what = what
         self._console = console
-        self._quiet = quiet
         self._draws = sys.stderr.isatty() if console is None else console.is_terminal
-        self._clock = clock
         self._bar: Bar | None = None
         self._task: TaskID | None = None
-        self._first: tuple[float, int] | None = None
-        self._bar_at = clock() + _BAR_SECONDS
-        self._line_at = clock() + _LINE_SECONDS
 
     def __enter__(self) -> Self:
         return self
@@ -147,24 +131,71 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def _columns(self) -> "Iterable[ProgressColumn]":
+        """What stands behind the bar."""
+        raise NotImplementedError
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            *self._columns(),
+            console=self._console or Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task(self._what, total=None)
+        self._bar.start()
+
+    def _draw(self, done: int, total: int) -> None:
+        assert self._bar is not None, "started"
+        assert self._task is not None, "added with the bar"
+        self._bar.update(self._task, completed=done, total=total or None)
+
+    def _tell(self, words: str) -> None:
+        print(f"{self._what}: {words}", file=self._console.file if self._console else sys.stderr)
+
+
+class Progress(_Told):
+    """Bytes, rate and time left of one run; of lines one every few seconds.
+
+    The bar appears when the run has gone on for half a second. Call `update` as often as wished, from one
+    thread. ``quiet`` shows nothing; ``clock`` gives seconds.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        quiet: bool = False,
+        console: "Console | None" = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(what, console)
+        self._quiet = quiet
+        self._clock = clock
+        self._first: tuple[float, int] | None = None
+        self._bar_at = clock() + _BAR_SECONDS
+        self._line_at = clock() + _LINE_SECONDS
+
     def update(self, done_bytes: int, total_bytes: int) -> None:
         """Show how far the run is; a total of 0 is not known yet."""
         if self._quiet:
             return
-        if self._draws:
-            self._draw(done_bytes, total_bytes)
-        else:
+        if not self._draws:
             self._line(done_bytes, total_bytes)
+        elif self._bar is not None or self._clock() >= self._bar_at:
+            if self._bar is None:
+                self._start()
+            self._draw(done_bytes, total_bytes)
 
-    def _draw(self, done_bytes: int, total_bytes: int) -> None:
-        if self._bar is None:
-            if self._clock() < self._bar_at:
-                return
-            self._bar = _bar(self._console)
-            self._task = self._bar.add_task(self._what, total=None)
-            self._bar.start()
-        assert self._task is not None, "added with the bar"
-        self._bar.update(self._task, completed=done_bytes, total=total_bytes or None)
+    def _columns(self) -> "Iterable[ProgressColumn]":
+        from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
+        return DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()
 
     def _line(self, done_bytes: int, total_bytes: int) -> None:
         now = self._clock()
@@ -172,8 +203,7 @@ class Progress:
             self._first = (now, done_bytes)
         if now >= self._line_at:
             self._line_at = now + _LINE_SECONDS
-            text = self._words(done_bytes, total_bytes, now)
-            print(f"{self._what}: {text}", file=self._console.file if self._console else sys.stderr)
+            self._tell(self._words(done_bytes, total_bytes, now))
 
     def _words(self, done_bytes: int, total_bytes: int, now: float) -> str:
         if not total_bytes or self._first is None:
@@ -205,20 +235,30 @@ class BackupProgress(Progress):
             self.update(live.done_bytes, live.total_bytes)
 
 
-def _bar(console: "Console | None") -> "Bar":
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
+class PercentProgress(_Told):
+    """How far a run elsewhere is, of which only the percentage is known; a line for each new one."""
 
-    return Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console or Console(stderr=True),
-        transient=True,
-    )
+    _percent: Any = None
+
+    def __enter__(self) -> Self:
+        if self._draws:
+            self._start()
+        return self
+
+    def show(self, percent: Any) -> None:
+        """Show the percentage; None: not known at this moment."""
+        if percent is None or percent == self._percent:
+            return
+        self._percent = percent
+        if self._draws:
+            self._draw(percent, 100)
+        else:
+            self._tell(f"{percent}%")
+
+    def _columns(self) -> "Iterable[ProgressColumn]":
+        from rich.progress import TaskProgressColumn, TimeElapsedColumn
+
+        return TaskProgressColumn(), TimeElapsedColumn()
 
 
 def _duration(seconds: float) -> str:

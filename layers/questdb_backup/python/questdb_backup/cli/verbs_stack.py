@@ -4,13 +4,9 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from types import TracebackType
-from typing import Any, Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from questdb_backup.aws_stack import Stack
+from questdb_backup.cli.render import PercentProgress
 from questdb_backup.cli.verb import Outcome
 from questdb_backup.cli.verbs_backup import abort_outcome, backup_outcome
 from questdb_backup.cli.verbs_restore import restore_outcome, restore_request
@@ -91,46 +87,3 @@ def _left_running(what: str, how_to_stop: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"the {what} goes on in the stack. Hint: {how_to_stop}.", file=sys.stderr)
         raise
-
-
-class PercentProgress:
-    """How far a run elsewhere is, on stderr: a bar in a terminal, else a line for each new percentage."""
-
-    def __init__(self, what: str, console: Console | None = None) -> None:
-        self._what = what
-        self._console = console or Console(stderr=True)
-        self._percent: Any = None
-        self._bar = _bar(self._console) if self._console.is_terminal else None
-        self._task = self._bar.add_task(what, total=None) if self._bar else None
-
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def show(self, percent: Any) -> None:
-        """Show the percentage; None: not known at this moment."""
-        if percent is None or percent == self._percent:
-            return
-        self._percent = percent
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=percent, total=100)
-        else:
-            self._console.print(f"{self._what}: {percent}%", markup=False, highlight=False, soft_wrap=True)
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )

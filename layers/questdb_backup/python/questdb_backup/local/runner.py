@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from questdb_backup import errors, keys
+from questdb_backup import keys
 from questdb_backup.engine.definition import StateMachine
 from questdb_backup.engine.errors import EXCEED_TOLERATED_FAILURE_THRESHOLD
 from questdb_backup.engine.execution import Execution, ExecutionResult
 from questdb_backup.engine.history import EngineEvent
-from questdb_backup.errors import BackupAbortedError, BackupToolError, PermanentError
+from questdb_backup.errors import BackupAbortedError, BackupToolError
 from questdb_backup.local.bundle import read_definition, substitutions, tasks
 from questdb_backup.local.guarding import guard, local_instance, new_holder
 from questdb_backup.local.interrupts import Interrupts
@@ -20,7 +20,7 @@ from questdb_backup.local.watchdog import Watchdog
 from questdb_backup.services import Services, logger
 from questdb_backup.status.base import LiveRun
 from questdb_backup.status.run_lock import RunLock, read_holder
-from questdb_backup.steps.fail import error_text
+from questdb_backup.steps.fail import as_error, error_text
 from questdb_backup.steps.run import keep_lease
 from questdb_backup.stores.base import ObjectStore
 
@@ -211,12 +211,3 @@ def _output(what: str, result: ExecutionResult) -> dict[str, Any]:
     if result.status == "ABORTED":
         raise BackupAbortedError(f"the {what} was aborted: {text}")
     raise as_error(name, text)
-
-
-def as_error(name: str, text: str) -> BackupToolError:
-    """The exception of a class name and its text, as far as `errors` knows the class."""
-    fact, _, hint = text.partition(". Hint: ")
-    known = getattr(errors, name, None)
-    if isinstance(known, type) and issubclass(known, BackupToolError):
-        return known(fact, hint)
-    return PermanentError(f"{name}: {fact}" if not hint else fact, hint)

@@ -13,7 +13,7 @@ from questdb_backup.source.rest import root_outline
 from questdb_backup.source.settled import live_table, live_tables
 from questdb_backup.source.state import is_torn, load_table
 from questdb_backup.source.tables import TablePlanner
-from questdb_backup.source.wal import find_record
+from questdb_backup.source.wal import txn_record
 
 __all__ = ["CheckpointSource", "LocalTree"]
 
@@ -70,7 +70,7 @@ class CheckpointSource:
 
     def txnlog_record(self, table: str, txn: int) -> str | None:
         """As Source says."""
-        return find_record(self._tree, table, txn)
+        return txn_record(self._tree, table, txn)
 
     def torn_tables(self) -> list[str]:
         """As Source says."""

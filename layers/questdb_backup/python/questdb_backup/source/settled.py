@@ -8,14 +8,10 @@ read torn does no harm: its signatures are those of no checkpoint, so nothing of
 import struct
 
 from questdb_backup.errors import SourceFileError
-from questdb_backup.questdb.cv import parse_cv
 from questdb_backup.questdb.layout import UnknownLayout
-from questdb_backup.questdb.meta import parse_meta
-from questdb_backup.questdb.partitions import PartitionBy
-from questdb_backup.questdb.txn import parse_txn
 from questdb_backup.source.base import EntryKind, Tree
-from questdb_backup.source.listing import DB, find, list_needed, read_some, read_whole
-from questdb_backup.source.state import State, Table
+from questdb_backup.source.listing import DB, find, list_needed, read_some
+from questdb_backup.source.state import State, Table, read_state
 from questdb_backup.source.wal import SEQUENCER, last_txn_of
 
 _TRIES = 5
@@ -29,7 +25,7 @@ def live_table(tree: Tree, name: str) -> Table | None:
         if find(tree, f"{folder}/{SEQUENCER}") is None or (last_txn := last_txn_of(tree, name)) is None:
             return None
         for _ in range(_TRIES):
-            state = _read_state(tree, folder)
+            state = _read_unmoved(tree, folder)
             if state is not None:
                 return Table(directory=name, name=name, kind="wal", last_txn=last_txn, state=state)
     except (UnknownLayout, SourceFileError):
@@ -42,15 +38,16 @@ def live_tables(tree: Tree) -> list[str]:
     return [entry.name for entry in list_needed(tree, DB) if entry.kind is EntryKind.DIRECTORY]
 
 
-def _read_state(tree: Tree, folder: str) -> State | None:
+def _read_unmoved(tree: Tree, folder: str) -> State | None:
+    """The state, where no commit came between; what a commit tears may be of no known layout."""
     before = _version(tree, folder)
-    meta = parse_meta(read_whole(tree, f"{folder}/_meta"))
-    txn_bytes = read_whole(tree, f"{folder}/_txn")
-    cv_bytes = read_whole(tree, f"{folder}/_cv")
-    if before is None or _version(tree, folder) != before or _VERSION.unpack_from(txn_bytes)[0] != before:
+    try:
+        state = read_state(tree, folder)
+    except UnknownLayout:
+        if _version(tree, folder) == before:
+            raise
         return None
-    txn = parse_txn(txn_bytes, partitioned=meta.partition_by is not PartitionBy.NONE)
-    return State(meta=meta, txn=txn, versions=parse_cv(cv_bytes))
+    return state if before is not None and _version(tree, folder) == before else None
 
 
 def _version(tree: Tree, folder: str) -> int | None:

@@ -14,7 +14,7 @@ from questdb_backup.questdb.txn import Txn, parse_txn
 from questdb_backup.questdb.txnlog import parse_seq_txn
 from questdb_backup.source.base import PlannedTable, Tree
 from questdb_backup.source.listing import CHECKPOINT, DB, find, list_needed, read_some, read_whole
-from questdb_backup.source.wal import SEQUENCER, last_record
+from questdb_backup.source.wal import SEQUENCER, txn_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Table:
             name=self.name,
             kind=self.kind,
             last_txn=self.last_txn,
-            txnlog_record=last_record(tree, self.directory, self.last_txn) if known else None,
+            txnlog_record=txn_record(tree, self.directory, self.last_txn, needed=True) if known else None,
             rows=self.state.txn.rows if self.state else None,
         )
 
@@ -75,7 +75,7 @@ def load_table(tree: Tree, name: str) -> Table:
         if "_view" in names:
             return Table(directory=name, name=_name(tree, name), kind="view", last_txn=last_txn, state=None)
         check("_lv" not in names, "a live view")
-        state = _load_state(tree, folder)
+        state = read_state(tree, folder)
         check(state.meta.wal_enabled == (last_txn is not None), "a WAL table without a sequencer's copy")
     except UnknownLayout:
         return Table(directory=name, name=_name(tree, name), kind="unknown", last_txn=last_txn, state=None)
@@ -83,7 +83,11 @@ def load_table(tree: Tree, name: str) -> Table:
     return Table(directory=name, name=_name(tree, name), kind=kind, last_txn=last_txn, state=state)
 
 
-def _load_state(tree: Tree, folder: str) -> State:
+def read_state(tree: Tree, folder: str) -> State:
+    """Parse ``_meta``, ``_txn`` and ``_cv`` of a folder.
+
+    Raise UnknownLayout, and SourceFileError where one is missing.
+    """
     meta = parse_meta(read_whole(tree, f"{folder}/_meta"))
     partitioned = meta.partition_by is not PartitionBy.NONE
     txn = parse_txn(read_whole(tree, f"{folder}/_txn"), partitioned=partitioned)

@@ -54,24 +54,21 @@ def sequencer_files(tree: Tree, table: str, last_txn: int | None) -> Iterator[Pl
         yield live_file(log, entry, required=True)
 
 
-def last_record(tree: Tree, table: str, last_txn: int | None) -> str | None:
-    """The log's record of the last transaction in hex; None without one, or where the log is not V1."""
-    log = f"{DB}/{table}/{SEQUENCER}/{_LOG}"
-    if not last_txn or last_txn < 0 or not _is_v1(tree, log):
+def txn_record(tree: Tree, table: str, txn: int | None, *, needed: bool = False) -> str | None:
+    """The log's record of a transaction in hex; None where the log does not reach it, or is not V1.
+
+    ``needed``: raise SourceFileError where the log is missing or shorter than what it says.
+    """
+    if txn is None or txn < 1:
         return None
-    return read_needed(tree, log, log_size(last_txn - 1), RECORD_SIZE).hex()
-
-
-def find_record(tree: Tree, table: str, txn: int) -> str | None:
-    """The log's record of any transaction in hex; None where the log does not reach it, or is not V1."""
     log = f"{DB}/{table}/{SEQUENCER}/{_LOG}"
-    header = read_some(tree, log, 0, _HEADER_BYTES)
+    read = read_needed if needed else read_some
     try:
-        if txn < 1 or parse_log_header(header).max_txn < txn:
+        if parse_log_header(read(tree, log, 0, _HEADER_BYTES)).max_txn < txn:
             return None
     except UnknownLayout:
         return None
-    record = read_some(tree, log, log_size(txn - 1), RECORD_SIZE)
+    record = read(tree, log, log_size(txn - 1), RECORD_SIZE)
     return record.hex() if len(record) == RECORD_SIZE else None
 
 

@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
+from questdb_backup import errors
 from questdb_backup.catalog import fail_run
 from questdb_backup.catalog_store import read_catalog, update_catalog
+from questdb_backup.errors import BackupToolError, PermanentError
 from questdb_backup.questdb.base import Fence
 from questdb_backup.services import Services
 from questdb_backup.steps.complete import backup_to_json
@@ -60,3 +62,12 @@ def error_text(error: dict[str, Any]) -> str:
         except ValueError:
             return inner
     return cause or name
+
+
+def as_error(name: str, text: str) -> BackupToolError:
+    """The exception of a class name and its text, as far as `errors` knows the class."""
+    fact, _, hint = text.partition(". Hint: ")
+    known = getattr(errors, name, None)
+    if isinstance(known, type) and issubclass(known, BackupToolError):
+        return known(fact, hint)
+    return PermanentError(f"{name}: {fact}" if not hint else fact, hint)
