@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +68,48 @@ def test_both_folders_are_made_where_their_parent_is_there(tmp_path: Path) -> No
     assert (tmp_path / "store" / "atomic").is_dir()
 
 
+def test_folders_that_are_empty_go_with_their_last_file(store: FsObjectStore, tmp_path: Path) -> None:
+    for key in ("a/b/one", "a/b/two", "a/c/three"):
+        store.create(key, b"x")
+    store.delete(["a/b/one"])
+    assert (tmp_path / "store/a/b").is_dir()
+    store.delete(["a/b/two", "a/b/never-there"])
+    assert [path.name for path in (tmp_path / "store/a").iterdir()] == ["c"]
+    store.delete(["a/c/three"])
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["atomic"]
+    store.create("a/b/one", b"again")
+    assert store.get("a/b/one") == b"again"
+
+
+@pytest.mark.parametrize("swaps", [False, True])
+def test_a_folder_that_another_removes_meanwhile_is_made_again(
+    store: FsObjectStore, tmp_path: Path, swaps: bool
+) -> None:
+    other = FsObjectStore(tmp_path / "store", tmp_path / "store" / "atomic")
+    ended = threading.Event()
+
+    def remove() -> None:
+        while not ended.is_set():
+            other.delete([f"a/b/{number}" for number in range(0, 200, 2)])
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        for number in range(200):
+            if swaps:
+                store.replace(f"a/b/{number}", b"x", None)
+            else:
+                store.create(f"a/b/{number}", b"x")
+            if number % 2:
+                store.delete([f"a/b/{number}"])
+    finally:
+        ended.set()
+        remover.join()
+    other.delete([f"a/b/{number}" for number in range(200)])
+    assert list(store.list("")) == []
+    assert not (tmp_path / "store" / "a").exists()
+
+
 def test_a_missing_parent_is_a_store_that_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFoundError, match="mount the disk"):
         FsObjectStore(tmp_path / "not-mounted" / "store", tmp_path / "not-mounted" / "store" / "atomic")
@@ -122,8 +165,6 @@ def test_a_folder_that_is_removed_under_the_store_is_made_again(store: FsObjectS
     store.create("a/b", b"x")
     (tmp_path / "store" / "a" / "b").unlink()
     (tmp_path / "store" / "a").rmdir()
-    with pytest.raises(StoreUnavailableError):
-        store.create("a/b", b"x")
     store.create("a/b", b"x")
     assert store.get("a/b") == b"x"
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tests.support.kit import Kit
 
-from questdb_backup.gentle.base import Chain, NoThrottle
+from questdb_backup.gentle.base import Chain, NoThrottle, Throttle
 from questdb_backup.gentle.bucket import ReadLimit, TokenBucket
 from questdb_backup.gentle.build import (
     LEAST_RATE,
@@ -413,3 +414,18 @@ def test_the_settings_of_a_root_give_the_largest_unit(tmp_path: Path) -> None:
 
 def test_a_unit_has_no_largest_size_where_nothing_holds_a_worker_down() -> None:
     assert largest_unit_bytes(read_limit=None, follows_pressure=False, workers=2) is None
+
+
+def test_services_tell_what_holds_a_worker_down_and_make_no_throttle_for_it() -> None:
+    kit = Kit()
+    made: list[Throttle] = []
+
+    def make() -> Throttle:
+        made.append(ReadLimit(TokenBucket(2 * MIB)))
+        return made[0]
+
+    services = kit.make_services()
+    services.make_throttle = make
+    assert (services.held_down, made) == (None, [])
+    services.throttle.take(1)
+    assert services.held_down == "backup.read.limit is 2.0 MiB/s"

@@ -166,6 +166,27 @@ def test_the_live_status_of_a_backup_becomes_a_line() -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
+def test_a_backup_that_is_held_down_says_so(terminal: bool) -> None:
+    shown, out = console(terminal=terminal)
+    told_first = "4.0 MiB/s: the WAL of trades is 300 transactions behind"
+    clock, told = Clock(), [told_first, None]
+    with BackupProgress(held_down=lambda: told[0], console=shown, clock=clock) as progress:
+        clock.now += 6
+        progress.show(LiveRun(run="r", token=1, holder="h", expires_at="", total_bytes=10, done_bytes=5))
+        held = out.getvalue()
+        if not terminal:
+            told.pop(0)
+            clock.now += 6
+            progress.show(LiveRun(run="r", token=1, holder="h", expires_at="", total_bytes=10, done_bytes=5))
+
+    if terminal:
+        assert "backup, held down" in out.getvalue()
+    else:
+        assert held == f"backup: 5 B of 10 B (50%); held down: {told_first}\n"
+        assert "held down" not in out.getvalue()[len(held) :]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
 def test_a_quiet_run_shows_nothing(terminal: bool) -> None:
     shown, out = console(terminal=terminal)
     clock = Clock()

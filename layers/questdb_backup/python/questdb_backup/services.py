@@ -163,6 +163,12 @@ class Services:
         """What a worker asks before it reads from the source."""
         return self.make_throttle()
 
+    @property
+    def held_down(self) -> str | None:
+        """How the throttle holds reading down now; None also where no worker has asked for one yet."""
+        throttle: Throttle | None = vars(self).get("throttle")
+        return throttle.held_down if throttle else None
+
     def now(self) -> str:
         """This machine's clock, as a timestamp."""
         return format_timestamp(self.clock())

@@ -218,21 +218,33 @@ class Progress(_Told):
 
 
 class BackupProgress(Progress):
-    """The progress of a backup, from its live status."""
+    """The progress of a backup, from its live status; ``held_down`` tells why it is slow, where it is."""
 
     def __init__(
         self,
         *,
+        held_down: Callable[[], str | None] = lambda: None,
         quiet: bool = False,
         console: "Console | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("backup", quiet=quiet, console=console, clock=clock)
+        self._held_down = held_down
 
     def show(self, live: LiveRun | None) -> None:
         """Show how far the run is; None: the status knows of none at this moment."""
         if live is not None:
             self.update(live.done_bytes, live.total_bytes)
+
+    def _draw(self, done: int, total: int) -> None:
+        super()._draw(done, total)
+        if self._bar is not None and self._task is not None:
+            what = f"{self._what}, held down" if self._held_down() else self._what
+            self._bar.update(self._task, description=what)
+
+    def _words(self, done_bytes: int, total_bytes: int, now: float) -> str:
+        words, why = super()._words(done_bytes, total_bytes, now), self._held_down()
+        return f"{words}; held down: {why}" if why else words
 
 
 class PercentProgress(_Told):

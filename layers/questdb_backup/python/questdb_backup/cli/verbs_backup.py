@@ -37,7 +37,7 @@ def _configure_backup(parser: argparse.ArgumentParser) -> None:
 def _backup(arguments: argparse.Namespace, place: Place) -> Outcome:
     need_root(place)
     _check_words(place)
-    with BackupProgress(quiet=arguments.json) as bar:
+    with BackupProgress(held_down=lambda: place.services.held_down, quiet=arguments.json) as bar:
         result = run_backup(place, {"trigger": "manual"}, bar.show)
     return backup_outcome(result)
 

@@ -8,7 +8,7 @@ temporary file there, which an open of the store removes when it is a day old.
 import errno
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from questdb_backup.stores.fs_lock import locked
 from questdb_backup.stores.keys import check_key, check_prefix, check_range
 
 _STALE_SECONDS = 24 * 3600
+_FOLDER_TRIES = 20
 _OURS = "questdb-backup-"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -101,9 +102,8 @@ class FsObjectStore:
         """Write a file that is not there yet, durable when this returns."""
         path = self._path(key)
         with self._errors(key, writes=True), self._temporary(data) as temporary:
-            self._make_folder(path.parent)
             try:
-                self._place(temporary, path, key)
+                self._put(path, lambda: self._place(temporary, path, key))
             except FileExistsError as error:
                 if path.read_bytes() != data:
                     raise ObjectExistsError(
@@ -118,20 +118,23 @@ class FsObjectStore:
             found = self.read(key)
             if (found.version if found else None) != expected:
                 raise PreconditionFailedError(f"'{key}' in {self.location} was changed by another writer")
-            self._make_folder(path.parent)
-            temporary.replace(path)
+            self._put(path, lambda: temporary.replace(path))
             _sync_folder(path.parent)
         return _version(data)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove the files; folders stay."""
+        """Remove the files, then the folders that are empty by that."""
+        folders = set()
         for key in keys:
             path = self._path(key)
+            folders.add(path.parent)
             try:
                 with self._errors(key, writes=False):
                     path.unlink()
             except ObjectNotFoundError:
                 continue
+        for folder in folders:
+            self._remove_empty(folder)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Every file whose key begins with the prefix, without ``atomic_write_dir``."""
@@ -207,6 +210,26 @@ class FsObjectStore:
             folder.mkdir(exist_ok=True)
             _sync_folder(folder.parent)
         self._synced.add(folder)
+
+    def _put(self, path: Path, put: Callable[[], object]) -> None:
+        """Make the folder, and ``put`` the file there; again where another's `delete` removed it between."""
+        for left in reversed(range(_FOLDER_TRIES)):
+            try:
+                self._make_folder(path.parent)
+                put()
+                return
+            except FileNotFoundError:
+                self._synced.difference_update(path.parents)
+                if not left:
+                    raise
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Remove the folder and those above it, as far as they are empty; never ``root``."""
+        with suppress(OSError):  # it holds something, or is gone, or stays: nobody misses it
+            while folder != self._root:
+                folder.rmdir()
+                self._synced.discard(folder)
+                folder = folder.parent
 
     @contextmanager
     def _temporary(self, data: bytes) -> Iterator[Path]:
