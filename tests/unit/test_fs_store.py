@@ -90,12 +90,12 @@ def test_a_folder_that_another_removes_meanwhile_is_made_again(
 
     def remove() -> None:
         while not ended.is_set():
-            other.delete([f"a/b/{number}" for number in range(0, 200, 2)])
+            other.delete([f"a/b/{number}" for number in range(0, 40, 2)])
 
     remover = threading.Thread(target=remove)
     remover.start()
     try:
-        for number in range(200):
+        for number in range(40):
             if swaps:
                 store.replace(f"a/b/{number}", b"x", None)
             else:
@@ -105,7 +105,7 @@ def test_a_folder_that_another_removes_meanwhile_is_made_again(
     finally:
         ended.set()
         remover.join()
-    other.delete([f"a/b/{number}" for number in range(200)])
+    other.delete([f"a/b/{number}" for number in range(40)])
     assert list(store.list("")) == []
     assert not (tmp_path / "store" / "a").exists()
 
