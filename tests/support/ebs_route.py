@@ -19,12 +19,12 @@ from questdb_backup.engine.definition import StateMachine
 from questdb_backup.engine.errors import EXCEED_TOLERATED_FAILURE_THRESHOLD
 from questdb_backup.engine.execution import Execution
 from questdb_backup.local.bundle import read_definition, substitutions, tasks
-from questdb_backup.local.runner import as_error
 from questdb_backup.questdb.base import Database
 from questdb_backup.questdb.pgwire import PgwireDatabase
 from questdb_backup.services import Config, Services
 from questdb_backup.source.base import Source
 from questdb_backup.status.sqlite import SqliteStatusStore
+from questdb_backup.steps.fail import as_error
 from questdb_backup.stores.base import ObjectStore
 from questdb_backup.stores.open import open_store
 from standin.ebs.standin import EbsStandin

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.support.kit import Kit
 
 from questdb_backup.gentle.base import Chain, NoThrottle, Throttle
 from questdb_backup.gentle.bucket import ReadLimit, TokenBucket
@@ -24,6 +23,7 @@ from questdb_backup.gentle.pressure import PressureReader, PressureSample, Stall
 from questdb_backup.gentle.throttle import LAG_RETRY_SECONDS, PressureThrottle
 from questdb_backup.local.bundle import read_definition
 from questdb_backup.local.options import Options, Place
+from tests.support.kit import Kit
 
 MIB = 1 << 20
 PSI = (
