@@ -40,6 +40,7 @@ from standin.ebs import EbsStandin, Quotas
 from tests.support.backups import FolderSource, FolderTree
 from tests.support.deployed_template import ACCOUNT, REGION, Template
 from tests.support.dynamodb_local import DynamoDBLocal
+from tests.support.ec2_uses import ec2_uses
 from tests.support.kit import Clock
 from tests.support.opened_snapshots import DATA_ID, put_folder_in_snapshots
 from tests.support.s3_server import S3Server
@@ -85,6 +86,7 @@ class DeployedStack:
         dynamodb: str,
         s3: str,
         ebs: EbsStandin,
+        instance: str,
         restore_root: str = "",
         twice: bool = False,
         **parameters: str,
@@ -98,7 +100,7 @@ class DeployedStack:
         self.database = InMemoryQuestDB(
             clock=self.clock, sleep=lambda _seconds: None, monotonic=itertools.count().__next__
         )
-        self.ebs = ebs
+        self.ebs, self.instance = ebs, instance
         self.source: Source | None = None
         self.used: set[tuple[str, str, str]] = set()
         self.largest_payload = 0
@@ -135,6 +137,7 @@ class DeployedStack:
         services = services_from_environment(environment)
         services.clock = self.clock
         make_store, make_status, make_ec2 = services.make_store, services.make_status, services.make_ec2
+        make_volumes = services.make_volumes
 
         def store() -> Any:
             made: Any = make_store()
@@ -152,7 +155,13 @@ class DeployedStack:
                 client.meta.events.register("before-parameter-build.ec2", self._note(function))
             return made
 
+        def volumes() -> Any:
+            made: Any = make_volumes()
+            made._client.meta.events.register("before-parameter-build.ec2", self._note(function))
+            return made
+
         services.make_store, services.make_status, services.make_ec2 = store, status, ec2
+        services.make_volumes = volumes
         services.sleep = lambda _seconds: None
         if "QDB_BACKUP_DATABASE_SECRET_ARN" in environment:
             services.make_database = lambda: self.database
@@ -296,9 +305,9 @@ class DeployedStack:
 
     def _note(self, function: str) -> Callable[..., None]:
         def note(params: dict[str, Any], model: Any, **_: Any) -> None:
-            self.used.update(
-                (function, action, resource) for action, resource in self._uses(model.name, params)
-            )
+            is_ec2 = model.service_model.service_name == "ec2"
+            uses = (ec2_uses if is_ec2 else self._uses)(model.name, params)
+            self.used.update((function, action, resource) for action, resource in uses)
 
         return note
 
@@ -316,16 +325,6 @@ class DeployedStack:
                     yield "s3:DeleteObject", f"{bucket}/{each['Key']}"
             case "ListObjectsV2":
                 yield "s3:ListBucket", bucket
-            case "CreateSnapshots":
-                own = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
-                yield "ec2:CreateSnapshots", f"{own}:instance/{params['InstanceSpecification']['InstanceId']}"
-                yield "ec2:CreateSnapshots", f"{own}:volume/vol-of-the-instance"
-                yield "ec2:CreateSnapshots", f"arn:aws:ec2:{REGION}::snapshot/snap-new"
-                yield "ec2:CreateTags", f"arn:aws:ec2:{REGION}::snapshot/snap-new"
-            case "DeleteSnapshot":
-                yield "ec2:DeleteSnapshot", f"arn:aws:ec2:{REGION}::snapshot/{params['SnapshotId']}"
-            case "DescribeInstances" | "DescribeVolumes" | "DescribeSnapshots":
-                yield f"ec2:{operation}", "*"
             case "TransactWriteItems":
                 for each in params["TransactItems"]:
                     for kind, item in each.items():
@@ -356,6 +355,8 @@ class DeployedStack:
                     made._client().close() if callable(made._client) else made.close()
             if "ec2" in services.__dict__:
                 services.__dict__["ec2"].close()
+            if "volumes" in services.__dict__:
+                services.__dict__["volumes"]._client.close()
         for key in self.stored():
             self.s3.delete_object(Bucket=BUCKET, Key=key)
         self.s3.delete_bucket(Bucket=BUCKET)
@@ -440,7 +441,13 @@ def deploy(
         monkeypatch.setenv(name, value)
 
     def deploy(**options: Any) -> DeployedStack:
-        stack = DeployedStack(dynamodb=dynamodb_local.endpoint, s3=s3_server.endpoint, ebs=ebs, **options)
+        stack = DeployedStack(
+            dynamodb=dynamodb_local.endpoint,
+            s3=s3_server.endpoint,
+            ebs=ebs,
+            instance=instance,
+            **options,
+        )
         made.append(stack)
         put_folder_in_snapshots(monkeypatch, stack.given_source, data_id=DATA_ID)
         monkeypatch.setattr(handler, "_services_of_process", _current.get)

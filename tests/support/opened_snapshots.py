@@ -9,6 +9,7 @@ import pytest
 from questdb_backup.ebs import planning
 from questdb_backup.ebs.base import VolumeSnapshot
 from questdb_backup.instances import record_data_id
+from questdb_backup.manifest import Manifest, read_shard
 from questdb_backup.services import Services
 from questdb_backup.source.base import Source
 from questdb_backup.steps.run import Run
@@ -26,10 +27,16 @@ def put_folder_in_snapshots(
     """
 
     def open_snapshots(
-        services: Services, run: Run, snapshots: tuple[VolumeSnapshot, ...], *_: Any
+        services: Services,
+        run: Run,
+        snapshots: tuple[VolumeSnapshot, ...],
+        base: Manifest | None,
+        *_: Any,
     ) -> SimpleNamespace:
         assert snapshots
         record_data_id(services.store, run.instance, data_id)
+        if base:  # what is unchanged is looked up there
+            assert [*read_shard(services.store, base.tables[0].shards[0])]
         return SimpleNamespace(
             origin=given(),
             volumes=(),

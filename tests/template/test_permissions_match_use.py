@@ -11,8 +11,10 @@ import pytest
 
 from questdb_backup.engine.execution import Status
 from questdb_backup.steps import prune
+from standin.ebs import Delays
 from tests.support.backups import FolderSource, make_root
 from tests.support.deployed import BUCKET, Deploy, DeployedStack, Interrupted
+from tests.support.deployed_template import REGION
 from tests.template.cloudformation import resources
 
 Use = tuple[str, str, str]
@@ -33,6 +35,11 @@ NEVER_CALLED_HERE = {
     "ebs:ListSnapshotBlocks",
     "kms:Decrypt",  # S3, Secrets Manager and Lambda call these in a function's name
     "kms:GenerateDataKey",
+    "kms:CreateGrant",  # EC2 calls these in a function's name
+    "kms:DescribeKey",
+    "kms:GenerateDataKeyWithoutPlaintext",
+    "kms:ReEncryptFrom",
+    "kms:ReEncryptTo",
     "elasticfilesystem:ClientMount",
     "elasticfilesystem:ClientWrite",
 }
@@ -84,9 +91,18 @@ def run_failures(stack: DeployedStack, root: Path) -> None:
 
 
 def run_restores(stack: DeployedStack, root: Path) -> None:
-    """A restore that succeeds, and one that finds a pack missing."""
+    """Restores to a volume, one to a folder that succeeds, and one that finds a pack missing."""
     change(root, "to be restored")
     stack.backed_up()
+    zone = {"availability_zone": f"{REGION}a"}
+    stack.ebs.delays = Delays(optimize_fast_restore_tib=0.0)
+    for volume in (
+        {**zone, "attach_to": stack.instance, "initialization_rate": 300},
+        {**zone, "fast_snapshot_restore": True},
+    ):
+        request = {"target": "volume", "volume": volume}
+        arn = stack.invoke("RestoreDatabaseFunction", request)["execution_arn"]
+        assert stack.result(arn).status is Status.SUCCEEDED, stack.result(arn).cause
     for target, status in (("good", Status.SUCCEEDED), ("bad", Status.FAILED)):
         arn = stack.invoke("RestoreDatabaseFunction", {"root": target})["execution_arn"]
         assert stack.result(arn).status is status, stack.result(arn).cause

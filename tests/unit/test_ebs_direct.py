@@ -269,6 +269,19 @@ def test_counters_tell_what_came_after(api: BotoDirectApi, snapshot: str, block:
     assert api.counters.since(before) == DirectCounters(get_requests=1, blocks=1, bytes=BLOCK_BYTES)
 
 
+def test_a_snapshot_that_is_not_seen_yet_is_waited_for_a_minute(
+    server: EbsStandin, api: BotoDirectApi, snapshot: str, time: Time
+) -> None:
+    unseen = ("ListSnapshotBlocks", "ResourceNotFoundException", "The snapshot was not found")
+    server.faults.fail(*unseen, status=404, reason="SNAPSHOT_NOT_FOUND", times=3)
+    assert api.volume_size(snapshot) > 0
+    assert len(time.slept) == 3
+    server.faults.fail(*unseen, status=404, reason="SNAPSHOT_NOT_FOUND", times=None)
+    with pytest.raises(SnapshotError, match="not found"):
+        list(api.list_blocks(snapshot, 0, 10))
+    assert sum(time.slept) >= direct.UNSEEN_SECONDS
+
+
 @pytest.mark.parametrize(
     ("code", "status", "reason", "expected"),
     [

@@ -141,9 +141,9 @@ def test_the_verb_ends_with_2_where_there_is_no_such_image(
 
 @pytest.mark.parametrize(
     ("above", "found"),
-    [("", True), ("a", True), ("a/b/c/d", True), ("a/b/c/d/e", False)],
+    [("", True), ("a", True), ("a/b/c/d/e/f", True), ("a/b/c/d/e/f/g", False)],
 )
-def test_a_server_root_is_found_four_folders_deep(above: str, found: bool) -> None:
+def test_a_server_root_is_found_six_folders_deep(above: str, found: bool) -> None:
     content: dict[str, object] = {"db": {"t~1": {}}, "conf": {"server.conf": b""}}
     for name in reversed(above.split("/") if above else []):
         content = {name: content, "other": {"db": {"mysql": {}}}}

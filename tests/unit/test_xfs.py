@@ -13,12 +13,23 @@ from questdb_backup.source.base import EntryKind
 from questdb_backup.volumes.crc32c import crc32c
 from questdb_backup.volumes.xfs.extents import BlockMaps
 from questdb_backup.volumes.xfs.filesystem import XfsFileSystem
-from questdb_backup.volumes.xfs.inodes import ForkFormat, Inode
+from questdb_backup.volumes.xfs.inodes import ForkFormat, Inode, InodeTable
 from questdb_backup.volumes.xfs.log_bounds import find_bounds
 from questdb_backup.volumes.xfs.log_items import ItemKind, Transaction, transactions
 from questdb_backup.volumes.xfs.log_records import LogRegion, Record, RecordHeader
+from questdb_backup.volumes.xfs.log_replay import replay
 from questdb_backup.volumes.xfs.overlay import ReplayedDevice
 from questdb_backup.volumes.xfs.superblock import SECTOR, read_superblock
+from tests.support.made_xfs_log import (
+    COMMIT,
+    CONTINUED,
+    CONTINUES,
+    END,
+    START,
+    TRANSACTION,
+    item,
+    operation,
+)
 from tests.support.memory_files import MemoryDevice
 from tests.support.volume_views import View, differences, view_of
 
@@ -133,6 +144,25 @@ def test_a_superblock_with_a_wrong_checksum_is_damage(device: ReplayedDevice) ->
         XfsFileSystem.open(device)
 
 
+@pytest.mark.parametrize("at", [60, 300, 100], ids=["size", "fork", "checksum"])
+def test_an_inode_with_a_wrong_checksum_is_damage(image: MemoryDevice, at: int) -> None:
+    superblock = read_superblock(image)
+    clean = ReplayedDevice(image)
+    replay(clean, superblock)
+    offset = superblock.inode_offset(superblock.root_inode)
+    inode = bytearray(clean.read(offset, 512))
+    inode[100:104] = bytes(4)
+    inode[100:104] = crc32c(bytes(inode)).to_bytes(4, "little")
+    data = bytearray(image.data)
+    data[offset : offset + 512] = inode
+    table = InodeTable(ReplayedDevice(MemoryDevice(data)), superblock)
+    assert table.node(superblock.root_inode).kind is EntryKind.DIRECTORY
+    data[offset + at] ^= 1
+    table = InodeTable(ReplayedDevice(MemoryDevice(data)), superblock)
+    with pytest.raises(DamagedVolumeError, match="checksum of inode 128"):
+        table.node(superblock.root_inode)
+
+
 def test_a_volume_that_was_cut_short_is_damage(image: MemoryDevice) -> None:
     with pytest.raises(DamagedVolumeError, match="on a device of"):
         XfsFileSystem.open(MemoryDevice(image.data[: len(image.data) - 4096]))
@@ -175,13 +205,6 @@ def test_a_torn_last_record_is_left_out(device: ReplayedDevice, expected: View) 
 
 # --- transactions ---------------------------------------------------------------------------------------
 
-START, COMMIT, CONTINUES, CONTINUED, END, UNMOUNT = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
-TRANSACTION = struct.pack("<IIII", 0x5452414E, 40, 0, 1)
-
-
-def operation(flags: int, data: bytes = b"", number: int = 7) -> bytes:
-    return struct.pack(">IIBBH", number, len(data), 0x69, flags, 0) + data
-
 
 def record(*operations: bytes, lsn: int = 1 << 32) -> Record:
     data = b"".join(operations)
@@ -189,10 +212,6 @@ def record(*operations: bytes, lsn: int = 1 << 32) -> Record:
         position=0, cycle=1, lsn=lsn, tail_lsn=lsn, length=len(data), headers=1, operations=len(operations)
     )
     return Record(header, data)
-
-
-def item(kind: int, regions: int, rest: bytes = b"") -> bytes:
-    return struct.pack("<HH", kind, regions) + rest
 
 
 def read_all(*records: Record) -> list[Transaction]:
@@ -203,7 +222,9 @@ def test_regions_are_put_together_over_records() -> None:
     found = read_all(
         record(operation(START), operation(CONTINUES, TRANSACTION[:8])),
         record(
-            operation(CONTINUED | END, TRANSACTION[8:]), operation(0, item(ItemKind.BUFFER, 2)), lsn=2 << 32
+            operation(CONTINUED | END, TRANSACTION[8:]),
+            operation(0, item(ItemKind.BUFFER, 2)),
+            lsn=2 << 32,
         ),
         record(operation(CONTINUES, b"ab"), lsn=3 << 32),
         record(operation(CONTINUED | CONTINUES, b"cd"), lsn=4 << 32),
@@ -214,7 +235,11 @@ def test_regions_are_put_together_over_records() -> None:
 
 
 def test_transactions_without_a_begin_or_a_commit_are_left_out() -> None:
-    begun = (operation(START, number=8), operation(0, TRANSACTION, 8), operation(0, item(0x123B, 1), 8))
+    begun = (
+        operation(START, number=8),
+        operation(0, TRANSACTION, 8),
+        operation(0, item(0x123B, 1), 8),
+    )
     assert read_all(record(operation(0, b"rest"), operation(COMMIT), *begun)) == []
 
 
@@ -238,7 +263,12 @@ def test_items_that_are_not_wanted_are_skipped_with_their_regions() -> None:
         (operation(START), operation(0, b"no header")),
         (operation(START), operation(0, TRANSACTION), operation(0, b"ab")),
         (operation(START), operation(0, TRANSACTION), operation(0, item(0x123B, 0))),
-        (operation(START), operation(0, TRANSACTION), operation(0, item(0x123B, 2)), operation(COMMIT)),
+        (
+            operation(START),
+            operation(0, TRANSACTION),
+            operation(0, item(0x123B, 2)),
+            operation(COMMIT),
+        ),
         (operation(START), operation(CONTINUES, TRANSACTION), operation(0, b"another")),
         (operation(START), operation(0, TRANSACTION)[:-1]),
         (operation(START)[:-1],),

@@ -14,6 +14,7 @@ from questdb_backup.engine.execution import ExecutionResult
 from questdb_backup.engine.history import EngineEvent
 from questdb_backup.services import Services
 from questdb_backup.steps.plan import plan_backup
+from questdb_backup.steps.prune import plan_prune
 from questdb_backup.steps.run import Run
 from questdb_backup.steps.sweep import sweep_snapshots
 from tests.support.ebs_kit import EbsKit, entered
@@ -128,6 +129,14 @@ def test_the_newest_backup_keeps_its_snapshots_and_the_one_before_does_not(kit: 
     kit.source.files["conf/server.conf"] = b"c=d\n"
     second = backed_up(kit)
     assert runs_of_snapshots(kit) == [second]
+    assert len(kit.ec2.snapshots()) == 2
+
+
+def test_a_dry_run_of_prune_tells_which_snapshots_would_go_and_deletes_none(kit: EbsKit) -> None:
+    made = backed_up(kit)
+    kit.keep_snapshots = 0
+    report = plan_prune(kit.make_services(), INSTANCE).to_json()["snapshots"]
+    assert [gone["run"] for gone in report["remove"]] == [made, made]
     assert len(kit.ec2.snapshots()) == 2
 
 

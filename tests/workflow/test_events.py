@@ -26,6 +26,7 @@ from tests.support.backups import INSTANCE, FolderSource, listing, make_root
 from tests.support.deployed_template import Template
 from tests.support.kit import Kit
 from tests.support.memory_ec2 import MemoryEc2
+from tests.support.memory_volumes import MemoryVolumes
 from tests.support.opened_snapshots import put_folder_in_snapshots
 from tests.template.cloudformation import ROOT, camel_case
 
@@ -334,3 +335,11 @@ def test_the_events_of_a_restores_steps_are_those_of_one_restore(
     done = restoring.feed("complete_restore", restore=planned["restore"])
     assert (done["root"], done["backup_timestamp"]) == (str(tmp_path / "mount"), RUN)
     assert listing(tmp_path / "mount/db") == listing(root / "db")
+
+
+def test_the_event_of_a_restore_to_volumes_asks_for_the_snapshot_of_the_run(stack: Stack) -> None:
+    assert stack.run("BackupStateMachine", {}).status == "SUCCEEDED"
+    volumes = MemoryVolumes()
+    stack.services.make_volumes = lambda: volumes
+    assert stack.feed("restore_volumes")["phase"] == "creating"
+    assert volumes.calls == ["create"]

@@ -78,3 +78,11 @@ def throttle_reason(error: BaseException) -> str | None:
         return None
     answer = Answer.of(error.__cause__)
     return (answer.reason or answer.code) if answer.code in BUSY or answer.status == 429 else None
+
+
+def is_not_found(error: BaseException) -> bool:
+    """Whether the direct APIs know no such snapshot; ``error`` is one that `translated` has raised."""
+    from botocore.exceptions import ClientError
+
+    cause = error.__cause__
+    return isinstance(cause, ClientError) and Answer.of(cause).code == "ResourceNotFoundException"

@@ -16,7 +16,7 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from questdb_backup.ebs.aws import open_client, throttle_reason, translated
+from questdb_backup.ebs.aws import is_not_found, open_client, throttle_reason, translated
 from questdb_backup.ebs.base import BLOCK_BYTES, Block
 from questdb_backup.errors import SnapshotError, TokenExpiredError, VolumeUnavailableError
 from questdb_backup.gentle.bucket import TokenBucket
@@ -31,6 +31,8 @@ PATIENCE_SECONDS = 240.0
 ATTEMPTS = 5
 """How often a request is sent that gets no answer; a throttled one is only bounded by the patience."""
 CHECKSUM_ATTEMPTS = 4
+UNSEEN_SECONDS = 60.0
+"""For so long after EC2 calls a snapshot completed the direct APIs may not know it (awslabs/coldsnap#141)."""
 _RELISTS = 3
 
 _T = TypeVar("_T")
@@ -52,6 +54,7 @@ class _BackOff:
 _NO_ANSWER = _BackOff(0.2, 10.0)
 _THROTTLED = _BackOff(0.5, 15.0)
 """Of the whole account (ACCOUNT_THROTTLED), and of any reason that is not known."""
+_UNSEEN = _BackOff(2.0, 10.0)
 _BY_REASON = {
     "RESOURCE_LEVEL_THROTTLE": _BackOff(0.1, 5.0),  # this snapshot's: the bucket of a second is full soon
     "DEPENDENCY_REQUEST_THROTTLED": _BackOff(1.0, 30.0),  # KMS, whose quota all of the account shares
@@ -197,13 +200,16 @@ class BotoDirectApi:
             self._count(list_requests=1)
             return call()
 
-        page: Page = self._ask(doing, counted)
+        page: Page = self._ask(doing, counted, unseen_seconds=UNSEEN_SECONDS)
         if page["BlockSize"] != BLOCK_BYTES:
             raise SnapshotError(f"{doing}: its blocks have {page['BlockSize']} bytes, not {BLOCK_BYTES}")
         return page
 
-    def _ask(self, doing: str, call: Callable[[], _T]) -> _T:
-        """Call until it goes through. Raise what it raises where that is no question of time."""
+    def _ask(self, doing: str, call: Callable[[], _T], *, unseen_seconds: float = 0.0) -> _T:
+        """Call until it goes through. Raise what it raises where that is no question of time.
+
+        For ``unseen_seconds`` even a snapshot that is not found is one.
+        """
         began, attempt = self._monotonic(), 0
         while True:
             try:
@@ -211,6 +217,10 @@ class BotoDirectApi:
                     return call()
             except VolumeUnavailableError as error:
                 self._back_off(error, attempt, began)
+            except SnapshotError as error:
+                if not is_not_found(error) or self._monotonic() - began >= unseen_seconds:
+                    raise
+                self._sleep(_UNSEEN.pause(attempt))
             attempt += 1
 
     def _back_off(self, error: VolumeUnavailableError, attempt: int, began: float) -> None:

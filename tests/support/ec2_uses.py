@@ -1,0 +1,34 @@
+"""IAM's actions and resources of the calls to EC2, as its reference of actions lists them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from tests.support.deployed_template import ACCOUNT, REGION
+
+OWN = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
+SNAPSHOT = f"arn:aws:ec2:{REGION}::snapshot"
+
+
+def ec2_uses(operation: str, params: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a call of boto3's ec2 client needs to be allowed."""
+    match operation:
+        case "CreateSnapshots":
+            yield "ec2:CreateSnapshots", f"{OWN}:instance/{params['InstanceSpecification']['InstanceId']}"
+            yield "ec2:CreateSnapshots", f"{OWN}:volume/vol-of-the-instance"
+            yield "ec2:CreateSnapshots", f"{SNAPSHOT}/snap-new"
+            yield "ec2:CreateTags", f"{SNAPSHOT}/snap-new"
+        case "DeleteSnapshot":
+            yield "ec2:DeleteSnapshot", f"{SNAPSHOT}/{params['SnapshotId']}"
+        case "CreateVolume":
+            yield "ec2:CreateVolume", f"{SNAPSHOT}/{params['SnapshotId']}"
+            yield "ec2:CreateVolume", f"{OWN}:volume/vol-new"
+            yield "ec2:CreateTags", f"{OWN}:volume/vol-new"
+        case "AttachVolume":
+            yield "ec2:AttachVolume", f"{OWN}:volume/{params['VolumeId']}"
+            yield "ec2:AttachVolume", f"{OWN}:instance/{params['InstanceId']}"
+        case "EnableFastSnapshotRestores" | "DisableFastSnapshotRestores":
+            for each in params["SourceSnapshotIds"]:
+                yield f"ec2:{operation}", f"{SNAPSHOT}/{each}"
+        case _:
+            assert operation.startswith("Describe"), operation
+            yield f"ec2:{operation}", "*"
