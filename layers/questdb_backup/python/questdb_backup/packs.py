@@ -65,8 +65,7 @@ class PackWriter:
     def __init__(self, name: Callable[[int], str], put: Callable[[str, bytes], None]) -> None:
         self._name = name
         self._put = put
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._data = bytearray()
         self._index: list[list[int | str]] = []
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="pack")
         self._sending: Future[None] | None = None
@@ -82,26 +81,26 @@ class PackWriter:
         """Place a chunk; the pack it lands in may be written later, at the latest by `flush`."""
         if chunk.codec is Codec.ZERO:
             return ChunkRef("", 0, 0, chunk.plain_length, chunk.digest, chunk.codec)
-        if self._size and self._size + len(chunk.stored) > PACK_BYTES:
+        if self._data and len(self._data) + len(chunk.stored) > PACK_BYTES:
             self._send()
-        name, offset = self._name(len(self.packs)), self._size
-        self._parts.append(chunk.stored)
-        self._size += len(chunk.stored)
+        name, offset = self._name(len(self.packs)), len(self._data)
+        self._data += chunk.stored
         self._index.append([offset, len(chunk.stored), chunk.plain_length, chunk.digest, chunk.codec])
         return ChunkRef(name, offset, len(chunk.stored), chunk.plain_length, chunk.digest, chunk.codec)
 
     def flush(self) -> None:
         """Write what is gathered, and wait until all of it is stored."""
-        if self._size:
+        if self._data:
             self._send()
         self._wait()
 
     def _send(self) -> None:
-        self._wait()  # before the parts are joined: two packs are in memory at most
+        self._wait()  # before this one is copied: two packs are in memory at most
         name = self._name(len(self.packs))
         index = compress_text(json.dumps(self._index, separators=(",", ":")).encode())
-        data = b"".join((*self._parts, index, _TAIL.pack(len(index), MAGIC)))
-        self._parts, self._size, self._index = [], 0, []
+        self._data += index + _TAIL.pack(len(index), MAGIC)
+        data = bytes(self._data)
+        self._data, self._index = bytearray(), []
         self.packs[name] = PackInfo(len(data), digest_of(data))
         self._sending = self._sender.submit(self._put, name, data)
 

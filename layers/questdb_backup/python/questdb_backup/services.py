@@ -6,7 +6,7 @@ Which adapters these are is decided in one place, `bootstrap`; tests put others 
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -83,6 +83,10 @@ class NoMetrics:
         """Do nothing."""
 
 
+def _codec_threads(threads: int) -> Executor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="codec")
+
+
 def _leave_priorities() -> None:
     """Nothing else runs beside a Lambda."""
 
@@ -119,6 +123,7 @@ class Services:
     make_throttle: Callable[[], Throttle] = NoThrottle
     lower_priorities: Callable[[], None] = _leave_priorities
     """Lowers the calling thread; a worker calls it before it reads, again and again does no harm."""
+    make_codec_pool: Callable[[int], Executor] = _codec_threads
     metrics: Metrics = field(default_factory=NoMetrics)
     clock: Clock = system_clock
     sleep: Callable[[float], object] = time.sleep
@@ -129,9 +134,9 @@ class Services:
         return self.make_store()
 
     @cached_property
-    def codec_pool(self) -> ThreadPoolExecutor:
+    def codec_pool(self) -> Executor:
         """Where chunks are encoded and decoded: ``backup.compression.threads`` for all workers together."""
-        return ThreadPoolExecutor(self.config.compression_threads, thread_name_prefix="codec")
+        return self.make_codec_pool(self.config.compression_threads)
 
     @cached_property
     def status(self) -> StatusStore:

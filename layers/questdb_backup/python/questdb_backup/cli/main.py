@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -18,6 +17,7 @@ from questdb_backup import __version__
 from questdb_backup.cli.render import WarningLines, print_error, print_warnings
 from questdb_backup.cli.verb import Verb
 from questdb_backup.errors import BackupToolError, ConfigurationError
+from questdb_backup.local.memory import set_up_memory
 from questdb_backup.local.options import Options, Place
 from questdb_backup.settings import PROPERTIES
 
@@ -36,10 +36,7 @@ _RESTORE_ONLY = ("restore-timestamp",)
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     signal.signal(signal.SIGTERM, _interrupt)
-    os.environ.setdefault(
-        "OPENBLAS_NUM_THREADS", "1"
-    )  # numpy's library starts threads that have no work here
-    _share_memory_pools()
+    set_up_memory()
     WarningLines.install()
     words = sys.argv[1:] if argv is None else argv
     try:
@@ -50,17 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
-
-
-def _share_memory_pools() -> None:
-    """Let all threads use two of glibc's memory pools: with one each, every thread keeps chunks of its own.
-
-    It takes a fifth off the peak; ``M_ARENA_MAX`` is -8 in ``malloc.h``. Other C libraries have no pools.
-    """
-    import ctypes
-
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(-8, 2)
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -17,6 +17,8 @@ from questdb_backup.status.base import StatusStore
 from questdb_backup.stores.base import ObjectStore
 
 STATE_FOLDER = "backup"
+MOST_WORKERS = 4
+"""Units at a time: each holds two packs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,7 @@ class Place:
                 keep_latest_n=settings.cleanup_keep_latest_n,
                 compression_level=settings.compression_level,
                 compression_threads=settings.compression_threads,
-                max_concurrency=settings.compression_threads,
+                max_concurrency=min(settings.compression_threads, MOST_WORKERS),
                 largest_unit_bytes=self._largest_unit_bytes(),
             ),
             make_store=self._store,
@@ -178,7 +180,7 @@ class Place:
             read_limit=settings.read_limit,
             follows_pressure=self._follows_pressure,
             wal_lag=settings.throttle_wal_lag,
-            workers=settings.compression_threads,
+            workers=min(settings.compression_threads, MOST_WORKERS),
             conninfo=self._conninfo,
         )
 

@@ -17,6 +17,7 @@ from questdb_backup.local.guarding import guard, local_instance, new_holder
 from questdb_backup.local.interrupts import Interrupts
 from questdb_backup.local.options import Place
 from questdb_backup.local.watchdog import Watchdog
+from questdb_backup.local.workers import Task, Workers
 from questdb_backup.services import Services, logger
 from questdb_backup.status.base import LiveRun
 from questdb_backup.status.run_lock import RunLock, read_holder
@@ -55,8 +56,9 @@ def run_backup(
     with lock:
         lock.record(holder)
         guard(place, last_holder=(before.run if before else None) or "")
-        with Interrupts() as interrupts, Watchdog(place) as watchdog:
-            workflow = _prepare("backup", workflow_services or place.services, request, holder)
+        with Interrupts() as interrupts, Watchdog(place) as watchdog, Workers(place) as workers:
+            around = workers.around if workflow_services is None else _as_they_are
+            workflow = _prepare("backup", workflow_services or place.services, request, holder, around)
 
             def look() -> None:
                 if interrupts.noted:
@@ -65,6 +67,7 @@ def run_backup(
                 _watch_backup(place, holder, workflow.execution, progress)
 
             result = _follow(workflow, look)
+            workers.close()  # before the guard: a run that has failed stores nothing more
             if result.status != "SUCCEEDED" and not _end_failed(place, holder, result):
                 watchdog.take_over()
     return _output("backup", result)
@@ -88,12 +91,22 @@ class _Workflow:
     child_failure: tuple[str, str] | None = None
 
 
-def _prepare(name: str, services: Services, request: dict[str, Any], holder: str) -> _Workflow:
+def _as_they_are(tasks: dict[str, Task]) -> dict[str, Task]:
+    return tasks
+
+
+def _prepare(
+    name: str,
+    services: Services,
+    request: dict[str, Any],
+    holder: str,
+    around: Callable[[dict[str, Task]], dict[str, Task]] = _as_they_are,
+) -> _Workflow:
     definition = read_definition(name)
     machine = StateMachine.load(definition, substitutions(definition))
     execution = Execution(
         machine,
-        tasks(definition, services),
+        around(tasks(definition, services)),
         request,
         name=holder.rpartition(":")[2],
         execution_id=holder,
