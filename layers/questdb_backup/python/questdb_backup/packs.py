@@ -6,18 +6,21 @@ endian; the 4 bytes ``QBP1``. Readers need the index only to rebuild what shards
 """
 
 import json
+import mmap
 import struct
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from questdb_backup.chunker import MAX_CHUNK_BYTES
 from questdb_backup.codec import Codec, Encoded, compress_text, decompress_text, digest_of
 from questdb_backup.errors import DamagedBackupError
 
 MAGIC = b"QBP1"
 PACK_BYTES = 32 << 20
 """Half of what a worker could hold: the next pack fills while this one is on its way."""
+_ROOM = PACK_BYTES + MAX_CHUNK_BYTES
 _TAIL = struct.Struct("<I4s")
 
 
@@ -65,7 +68,8 @@ class PackWriter:
     def __init__(self, name: Callable[[int], str], put: Callable[[str, bytes], None]) -> None:
         self._name = name
         self._put = put
-        self._data = bytearray()
+        self._data = mmap.mmap(-1, _ROOM, mmap.MAP_PRIVATE)  # no memory before it is used, then used again
+        self._size = 0
         self._index: list[list[int | str]] = []
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="pack")
         self._sending: Future[None] | None = None
@@ -76,21 +80,23 @@ class PackWriter:
 
     def __exit__(self, *_: object) -> None:
         self._sender.shutdown(wait=True)
+        self._data.close()
 
     def add(self, chunk: Encoded) -> ChunkRef:
         """Place a chunk; the pack it lands in may be written later, at the latest by `flush`."""
         if chunk.codec is Codec.ZERO:
             return ChunkRef("", 0, 0, chunk.plain_length, chunk.digest, chunk.codec)
-        if self._data and len(self._data) + len(chunk.stored) > PACK_BYTES:
+        if self._size and self._size + len(chunk.stored) > PACK_BYTES:
             self._send()
-        name, offset = self._name(len(self.packs)), len(self._data)
-        self._data += chunk.stored
+        name, offset = self._name(len(self.packs)), self._size
+        self._size += len(chunk.stored)
+        self._data[offset : self._size] = chunk.stored
         self._index.append([offset, len(chunk.stored), chunk.plain_length, chunk.digest, chunk.codec])
         return ChunkRef(name, offset, len(chunk.stored), chunk.plain_length, chunk.digest, chunk.codec)
 
     def flush(self) -> None:
         """Write what is gathered, and wait until all of it is stored."""
-        if self._data:
+        if self._size:
             self._send()
         self._wait()
 
@@ -98,9 +104,9 @@ class PackWriter:
         self._wait()  # before this one is copied: two packs are in memory at most
         name = self._name(len(self.packs))
         index = compress_text(json.dumps(self._index, separators=(",", ":")).encode())
-        self._data += index + _TAIL.pack(len(index), MAGIC)
-        data = bytes(self._data)
-        self._data, self._index = bytearray(), []
+        with memoryview(self._data) as chunks:
+            data = b"".join((chunks[: self._size], index, _TAIL.pack(len(index), MAGIC)))
+        self._size, self._index = 0, []
         self.packs[name] = PackInfo(len(data), digest_of(data))
         self._sending = self._sender.submit(self._put, name, data)
 
