@@ -48,7 +48,7 @@ Array = NDArray[Any]
 
 
 def opened(chunk: Encoded) -> bytes:
-    return decode(chunk.codec, chunk.stored, chunk.plain_length, chunk.digest)
+    return bytes(decode(chunk.codec, chunk.stored, chunk.plain_length, chunk.digest))
 
 
 def stored_by(values: Array | bytes, hint: str | None, level: int = 5) -> Encoded:

@@ -79,7 +79,7 @@ def encode(
     return Encoded(digest, Codec.RAW, raw, len(raw))
 
 
-def decode(codec: str, stored: Buffer, plain_length: int, digest: str) -> bytes:
+def decode(codec: str, stored: Buffer, plain_length: int, digest: str) -> Buffer:
     """The plain bytes of a chunk; no more is allocated than a few times ``plain_length``.
 
     Raise DamagedBackupError where they do not match the digest, UnsupportedFormatError for a codec
@@ -147,7 +147,7 @@ def _attempts(
     yield from sorted(made, key=lambda pair: len(pair[1]))
 
 
-def _unpack(codec: str, stored: bytes, plain_length: int) -> bytes:
+def _unpack(codec: str, stored: bytes, plain_length: int) -> Buffer:
     if codec == Codec.RAW:
         return stored
     if codec == Codec.ZERO:
@@ -157,7 +157,7 @@ def _unpack(codec: str, stored: bytes, plain_length: int) -> bytes:
     if codec in shuffle.WIDTHS:
         return shuffle.unpack(stored, shuffle.WIDTHS[Codec(codec)], plain_length)
     if codec == Codec.PCO:
-        return pco.decompress(stored, plain_length).tobytes()
+        return pco.decompress(stored, plain_length).data.cast("B")
     if codec in (Codec.PCO_DECIMAL, Codec.ZSTD_SHUFFLE_DECIMAL):
         return decimal.unpack(codec, stored, plain_length)
     raise UnsupportedFormatError(f"codec '{codec}' is unknown", "use a newer questdb-backup")

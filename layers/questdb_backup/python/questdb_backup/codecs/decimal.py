@@ -71,7 +71,7 @@ def pack(plain: Buffer, plan: Plan) -> bytes | None:
     return header + frames.pack(shuffle.shuffled(numbers.data.cast("B"), numbers.itemsize), plan.level)
 
 
-def unpack(codec: str, stored: bytes, plain_length: int) -> bytes:
+def unpack(codec: str, stored: bytes, plain_length: int) -> memoryview:
     """The inverse of `pack`. Raise DamagedBackupError."""
     import numpy as np
 
@@ -93,7 +93,7 @@ def unpack(codec: str, stored: bytes, plain_length: int) -> bytes:
     if int(numbers.min(initial=lowest)) < lowest:
         bits[numbers == lowest - 1] = _NULLS[width]
         bits[numbers == lowest - 2] = _NEGATIVE_ZEROS[width]
-    return bits.tobytes()
+    return bits.data.cast("B")
 
 
 def _exponent_of(values: "Array") -> int | None:

@@ -31,9 +31,9 @@ def pack(plain: Buffer, width: int, level: int) -> bytes | None:
     return frames.pack(shuffled(plain, width), level)
 
 
-def unpack(stored: bytes, width: int, plain_length: int) -> bytes:
+def unpack(stored: bytes, width: int, plain_length: int) -> memoryview:
     """The inverse of `pack`. Raise DamagedBackupError."""
-    return unshuffled(stored, width, plain_length).tobytes()
+    return unshuffled(stored, width, plain_length).reshape(-1).data.cast("B")
 
 
 def unshuffled(stored: bytes, width: int, plain_length: int) -> "NDArray[Any]":

@@ -111,7 +111,7 @@ class UnitDownload:
                 _DAMAGED_HINT,
             )
         try:
-            return decode(chunk.codec, stored, chunk.plain, chunk.digest)
+            return bytes(decode(chunk.codec, stored, chunk.plain, chunk.digest))
         except BackupToolError as error:
             raise type(error)(
                 f"{name} is damaged: {error.fact} ('{path}')", error.hint or _DAMAGED_HINT
