@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pcodec import standalone
 
 from questdb_backup.codec import CHUNK_BYTES, Codec, Encoded, decode, digest_of, encode, pack
-from questdb_backup.codecs import choice, decimal, frames, pco
+from questdb_backup.codecs import choice, decimal, frames, pco, shuffle
 from questdb_backup.codecs.base import Plan
 from questdb_backup.errors import DamagedBackupError
 from questdb_backup.questdb.column_types import column_type
@@ -294,3 +294,16 @@ def test_neither_numpy_nor_pcodec_is_loaded_before_a_column_needs_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("highest", [0, 255, (1 << 32) - 1, 1 << 32, (1 << 63) - 1, -1])
+def test_long_values_are_put_together_whether_or_not_they_need_all_their_bytes(highest: int) -> None:
+    values = np.append(np.arange(1000, dtype="<i8"), highest)
+    stored = shuffle.pack(values.tobytes(), 8, 1)
+    assert stored is not None
+    assert bytes(shuffle.unpack(stored, 8, values.nbytes)) == values.tobytes()
+
+
+def test_no_values_at_all_are_put_together_too() -> None:
+    for width in shuffle.CODECS:
+        assert shuffle.unpack(frames.pack(b"", 1), width, 0) == b""
