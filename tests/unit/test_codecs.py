@@ -306,4 +306,4 @@ def test_long_values_are_put_together_whether_or_not_they_need_all_their_bytes(h
 
 def test_no_values_at_all_are_put_together_too() -> None:
     for width in shuffle.CODECS:
-        assert shuffle.unpack(frames.pack(b"", 1), width, 0) == b""
+        assert len(shuffle.unpack(frames.pack(b"", 1), width, 0)) == 0

@@ -31,7 +31,7 @@ LEAST_UNITS = 2
 STORES = "UploadPartitions"
 _PLANS = "PlanBackup"
 _TUNABLES = "GLIBC_TUNABLES"
-"""Asks the kernel for large pages where it gives them: a third of the page faults is left, and no more memory."""
+"""Asks the kernel for large pages where it gives them: a third of the page faults is left."""
 _DIED = "Lambda.Unknown"
 """What Step Functions gets of a function that ended without an answer: the state machine tries again."""
 
