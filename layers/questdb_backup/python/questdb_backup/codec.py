@@ -108,9 +108,9 @@ def pack(plan: Plan, plain: Buffer) -> bytes | None:
         return None
 
 
-def compress_text(data: bytes) -> bytes:
+def compress_text(data: bytes, level: int = 9) -> bytes:
     """A Zstandard frame with its content size, for shards and the scratch of runs."""
-    return zstandard.ZstdCompressor(level=9, write_content_size=True).compress(data)
+    return zstandard.ZstdCompressor(level=level, write_content_size=True).compress(data)
 
 
 def decompress_text(data: bytes, limit: int = 1 << 30) -> bytes:

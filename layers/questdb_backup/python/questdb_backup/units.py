@@ -18,6 +18,8 @@ from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup
 
 UNIT_BYTES = 512 << 20
 UNIT_FILES = 20_000
+_LEVEL = 1
+"""Scratch is read once or twice and then goes."""
 _UNITS_BEFORE_DOUBLING = 1_000
 
 
@@ -230,7 +232,7 @@ def encode_unit(unit: Unit) -> bytes:
         "found": unit.found,
         "spent": unit.spent,
     }
-    return compress_text(b"".join((_line(header), *map(_encode_item, unit.items))))
+    return compress_text(b"".join((_line(header), *map(_encode_item, unit.items))), _LEVEL)
 
 
 def decode_unit(data: bytes) -> Unit:
@@ -359,7 +361,7 @@ def encode_result(result: UnitResult) -> bytes:
         "packs": {name: [info.size, info.digest] for name, info in result.packs.items()},
         "counters": result.counters,
     }
-    return compress_text(b"".join((_line(header), *map(_encode_kept, result.items))))
+    return compress_text(b"".join((_line(header), *map(_encode_kept, result.items))), _LEVEL)
 
 
 def decode_result(data: bytes) -> UnitResult:

@@ -6,6 +6,7 @@ Exit code 0: done. 1: failed, or problems were found. 2: wrong usage or configur
 import argparse
 import importlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -41,12 +42,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         arguments = build_parser(words[0] if words else None).parse_args(words)
-        return run(arguments, os.environ)
+        code = run(arguments, os.environ)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
+    if argv is None:
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: to take the interpreter apart is a twentieth of a small backup's time."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
