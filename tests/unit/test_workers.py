@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.questdb_files import OneTable
 
 import questdb_backup
 from questdb_backup import units
@@ -22,6 +21,7 @@ from questdb_backup.local.runner import run_backup
 from questdb_backup.local.worker_process import InlineOrThreads, RemoteThrottle
 from questdb_backup.local.workers import Workers
 from questdb_backup.verify import verify
+from tests.support.questdb_files import OneTable
 
 PACKAGES = Path(questdb_backup.__file__).parents[1]
 PROJECT = Path(__file__).parents[2]

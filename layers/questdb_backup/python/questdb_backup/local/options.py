@@ -165,7 +165,7 @@ class Place:
         return largest_unit_bytes(
             read_limit=self.settings.read_limit,
             follows_pressure=self._follows_pressure,
-            workers=self.settings.compression_threads,
+            workers=min(self.settings.compression_threads, MOST_WORKERS),
         )
 
     @property
