@@ -1,7 +1,6 @@
-"""Whatever is wrong in the store, a restore names the object and puts nothing in place."""
+"""Objects that are whole and lie: a restore refuses them."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,124 +10,23 @@ import zstandard
 
 from questdb_backup import keys
 from questdb_backup.codec import compress_text, digest_of
-from questdb_backup.errors import BackupToolError, DamagedBackupError, UnsupportedFormatError
+from questdb_backup.errors import DamagedBackupError, UnsupportedFormatError
 from questdb_backup.manifest import Entry, Group
 from questdb_backup.packs import ChunkRef, PackInfo
 from questdb_backup.restore.point import find_restore_point
 from questdb_backup.sealed import seal
 from questdb_backup.services import Services
-from questdb_backup.stores.base import ObjectStore
 from questdb_backup.verify import verify
 from tests.support.backups import (
     INSTANCE,
-    back_up,
     forge,
     forge_groups,
-    make_root,
-    make_services,
     put_bytes,
     put_over,
     restore_by_steps,
     the_manifest,
 )
-
-Harm = Callable[[ObjectStore, str, str], None]
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> Services:
-    services = make_services(make_root(tmp_path / "origin"))
-    back_up(services)
-    return services
-
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody cuts the power here, and a busy disk would be waited for."""
-    monkeypatch.setattr("questdb_backup.restore.marks.sync_file_system", lambda _descriptor: None)
-
-
-@pytest.fixture
-def new_root(tmp_path: Path) -> Path:
-    return tmp_path / "new"
-
-
-def flip(store: ObjectStore, key: str, _other: str) -> None:
-    data = bytearray(store.get(key))
-    at = data.find(b'"digest": "') + 11 if b'"format"' in data else len(data) // 2
-    data[at] ^= 0x08
-    put_over(store, key, bytes(data))
-
-
-def truncate(store: ObjectStore, key: str, _other: str) -> None:
-    put_over(store, key, store.get(key)[: len(store.get(key)) // 3])
-
-
-def remove(store: ObjectStore, key: str, _other: str) -> None:
-    store.delete([key])
-
-
-def swap(store: ObjectStore, key: str, other: str) -> None:
-    put_over(store, key, store.get(other))
-
-
-def empty(store: ObjectStore, key: str, _other: str) -> None:
-    put_over(store, key, b"")
-
-
-def objects(store: ObjectStore) -> dict[str, str]:
-    """A key of each class."""
-    ref, manifest = the_manifest(store)
-    shards = [shard.key for table in manifest.tables for shard in table.shards]
-    return {
-        "catalog": keys.catalog(INSTANCE),
-        "manifest": ref.key,
-        "shard": shards[0],
-        "last shard": shards[-1],
-        "pack": keys.pack(INSTANCE, next(iter(manifest.packs))),
-    }
-
-
-def assert_nothing_in_place(root: Path) -> None:
-    assert not (root / "_restore").exists()
-    assert not (root / "db").exists()
-    assert not (root / ".checkpoint").exists()
-
-
-@pytest.mark.parametrize("harm", [flip, truncate, remove, swap, empty])
-@pytest.mark.parametrize("kind", ["catalog", "manifest", "shard", "last shard", "pack"])
-def test_a_damaged_object_is_named_and_nothing_is_placed(
-    stored: Services, new_root: Path, kind: str, harm: Harm
-) -> None:
-    found = objects(stored.store)
-    other = found["shard" if kind != "shard" else "last shard"]
-    harm(stored.store, found[kind], other)
-    with pytest.raises(BackupToolError) as caught:
-        restore_by_steps(make_services(None, stored.store), {"root": str(new_root)})
-    # A catalog that can still be read is found out by the manifest that it names.
-    assert (found[kind] if kind != "catalog" else "catalog") in str(caught.value)
-    assert_nothing_in_place(new_root)
-
-
-def test_a_damaged_pack_is_named_with_the_file_that_needs_it(stored: Services, new_root: Path) -> None:
-    flip(stored.store, objects(stored.store)["pack"], "")
-    with pytest.raises(
-        DamagedBackupError, match=r"packs/.* is damaged: .*'db/trades~1/2026-03-01/price.d'|quotes"
-    ):
-        restore_by_steps(stored, {"root": str(new_root)})
-
-
-def test_after_the_repair_of_the_store_the_same_restore_goes_on(stored: Services, new_root: Path) -> None:
-    key = objects(stored.store)["pack"]
-    whole = stored.store.get(key)
-    truncate(stored.store, key, "")
-    with pytest.raises(DamagedBackupError, match="is truncated"):
-        restore_by_steps(stored, {"root": str(new_root)})
-    assert (new_root / ".restore_staging").is_dir()
-    put_over(stored.store, key, whole)
-    restore_by_steps(stored, {"root": str(new_root)})
-    assert (new_root / "_restore").exists()
-
+from tests.unit.restore_damage.conftest import assert_nothing_in_place, flip
 
 # ---- Hostile manifests: whoever wrote them has the digests right.
 
