@@ -19,10 +19,11 @@ STARTED = 1724503800.0
 
 _STACKS = """<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">
 <DescribeStacksResult><Stacks><member><StackName>prod</StackName><StackStatus>CREATE_COMPLETE</StackStatus>
-<CreationTime>2024-08-24T00:00:00Z</CreationTime><Outputs>{}</Outputs></member></Stacks></DescribeStacksResult>
+<CreationTime>2024-08-24T00:00:00Z</CreationTime><Outputs>{}</Outputs><Parameters>{}</Parameters></member></Stacks></DescribeStacksResult>
 </DescribeStacksResponse>"""
 _REFUSED = """<ErrorResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/"><Error><Type>Sender</Type>
 <Code>{}</Code><Message>{}</Message></Error></ErrorResponse>"""
+_PARAMETER = "<member><ParameterKey>{}</ParameterKey><ParameterValue>{}</ParameterValue></member>"
 _OUTPUT = "<member><OutputKey>{}</OutputKey><OutputValue>{}</OutputValue></member>"
 
 
@@ -38,7 +39,8 @@ class _Server(ThreadingHTTPServer):
 class AwsEndpoint:
     """Serves the stack ``prod``. Tests script the answers and read the calls.
 
-    ``executions``: answers to DescribeExecution, one after the other, the last one for ever.
+    ``executions``: answers to DescribeExecution, one after the other, the last one for ever. ``running`` and
+    ``succeeded``: what ListExecutions gives.
     ``functions``: an answer for each function, called with its payload; what it raises is answered as
     Lambda answers a handler's exception. ``refusals``: pairs of HTTP status and error code, each answered
     once, before anything else; None lets one call through. ``before_answer`` is called in the server's
@@ -53,7 +55,9 @@ class AwsEndpoint:
             "RestoreDatabaseFunctionName": "restore",
         }
         self.executions: deque[dict[str, Any]] = deque()
+        self.parameters: dict[str, str] = {}
         self.running: list[dict[str, Any]] = []
+        self.succeeded: list[dict[str, Any]] = []
         self.functions: dict[str, Callable[[Any], Any]] = {"list": lambda _payload: []}
         self.refusals: deque[tuple[int, str] | None] = deque()
         self.calls: list[tuple[str, Any]] = []
@@ -120,7 +124,8 @@ class AwsEndpoint:
             text = _REFUSED.format("ValidationError", f"Stack with id {escape(name)} does not exist")
             return 400, {"Content-Type": "text/xml"}, text.encode()
         outputs = "".join(_OUTPUT.format(key, escape(value)) for key, value in self.outputs.items())
-        return 200, {"Content-Type": "text/xml"}, _STACKS.format(outputs).encode()
+        parameters = "".join(_PARAMETER.format(key, escape(value)) for key, value in self.parameters.items())
+        return 200, {"Content-Type": "text/xml"}, _STACKS.format(outputs, parameters).encode()
 
     def _invoked(self, function: str, payload: Any) -> tuple[int, dict[str, str], bytes]:
         try:
@@ -133,7 +138,7 @@ class AwsEndpoint:
         if call == "StartExecution":
             return {"executionArn": EXECUTION + sent["name"], "startDate": STARTED}
         if call == "ListExecutions":
-            return {"executions": self.running}
+            return {"executions": self.running if sent["statusFilter"] == "RUNNING" else self.succeeded}
         answer = self.executions.popleft() if len(self.executions) > 1 else self.executions[0]
         return {
             "executionArn": sent["executionArn"],

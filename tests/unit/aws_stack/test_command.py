@@ -148,11 +148,12 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            (["guard"], "--stack goes with backup, backups, abort, restore, not with guard"),
+            (["guard"], "--stack goes with backup, backups, abort, restore, plan, not with guard"),
             (["prune", "--dry-run"], "not with prune"),
             (["serve", "--root", "."], "not with serve"),
             (["backup", "--root", "."], "--root does not go with --stack"),
             (["backup", "--frozen"], "--frozen does not go with --stack"),
+            (["plan", "--root", "."], "--root does not go with --stack"),
             (["backups", "--object-store", "fs::root=/x;"], "--object-store does not go with --stack"),
             (["abort", "--state", "x"], "--state does not go with --stack"),
             (["restore", "--dsn", "x"], "--dsn does not go with --stack"),

@@ -7,7 +7,7 @@ botocore, but for the one call that is not safe to repeat (see `Stack.restore`).
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -65,6 +65,28 @@ class Stack:
         if not isinstance(rows, list):
             raise PermanentError(f"the stack '{self.name}' listed its backups as {str(rows)[:80]!r}", DEPLOY)
         return rows
+
+    def parameter(self, name: str) -> str:
+        """The value of a parameter of its template, "" where it has none of that name."""
+        known = {
+            str(each["ParameterKey"]): str(each.get("ParameterValue") or "")
+            for each in self._description.get("Parameters", [])
+        }
+        return known.get(name, "")
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Row and counters of complete backups, newest first, as far as Step Functions remembers (90 days).
+
+        Of a page of executions each is described only when the next result is asked for.
+        """
+        with translated(f"listing the executions of the stack '{self.name}'"):
+            found: dict[str, Any] = self._client("stepfunctions").list_executions(
+                stateMachineArn=self._output("BackupStateMachineArn"), statusFilter="SUCCEEDED"
+            )
+        for known in sorted(found["executions"], key=lambda each: each["startDate"], reverse=True):
+            value = self._result(self._describe(str(known["executionArn"])))
+            if value.get("status") == BackupStatus.BACKUP_COMPLETE:  # a tick that was served before is none
+                yield value
 
     def start_backup(self) -> str:
         """Start a backup; give the ARN of its execution. The name makes trying again harmless."""
@@ -219,10 +241,15 @@ class Stack:
 
     @cached_property
     def _outputs(self) -> dict[str, str]:
+        outputs = self._description.get("Outputs", [])
+        return {str(output["OutputKey"]): str(output["OutputValue"]) for output in outputs}
+
+    @cached_property
+    def _description(self) -> dict[str, Any]:
         with translated(f"looking up the stack '{self.name}'"):
             found: dict[str, Any] = self._client("cloudformation").describe_stacks(StackName=self.name)
-        outputs = found["Stacks"][0].get("Outputs", [])
-        return {str(output["OutputKey"]): str(output["OutputValue"]) for output in outputs}
+        stack: dict[str, Any] = found["Stacks"][0]
+        return stack
 
     def _client(self, service: str, attempts: int | None = None) -> Any:
         attempts = attempts or self._attempts

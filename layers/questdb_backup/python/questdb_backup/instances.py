@@ -78,6 +78,20 @@ def resolve_instance(services: Services) -> Instance:
     raise StoreUnavailableError(f"{keys.INSTANCES} was changed by others again and again", "try again")
 
 
+def expected_instance(services: Services) -> str | None:
+    """The name that `resolve_instance` would find on this machine; None where it would make one.
+
+    Changes nothing. Raise DataIdMismatchError as the backup would.
+    """
+    config, known = services.config, read_instances(services.store)[0]
+    root = config.require_root()
+    data_id = read_data_id(root)
+    name = config.instance_name or read_name(root)
+    if name is None and config.source == "frozen":
+        name = _name_by_data_id(known, data_id)
+    return _choose(known, name, data_id, None).name if name else None
+
+
 def record_data_id(store: ObjectStore, name: str, data_id: str | None) -> None:
     """Note the data id of an instance whose root is seen only in the run, in its snapshot.
 

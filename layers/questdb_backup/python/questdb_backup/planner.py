@@ -67,7 +67,7 @@ class Planner:
         """Everything that the checkpoint references; ``before`` is the work list of what is settled."""
         run = self._run
         self._left += left_of(run.backup_timestamp, before)
-        items = self._write(self._everything(origin, settled), len(before))
+        items = self._write(self.shares(origin, settled, len(before)), len(before))
         tables = _encode_tables(origin.tables())
         self._store.create(keys.plan_tables(run.instance, run.backup_timestamp, self._attempt), tables)
         return items
@@ -76,25 +76,31 @@ class Planner:
         """What is settled and not in the previous backup, with an index of it for the plan proper."""
         run = self._run
         settled: Settled = {}
-        items = self._write(self._settled(origin, settled), 0, settled)
+        items = self._write(self.settled_shares(origin, settled), 0, settled=True)
         key = keys.settled_index(run.instance, run.backup_timestamp)
         self._store.create(key, encode_settled(settled))
         return items
 
+    def shares(self, origin: Source, settled: Settled, first: int) -> Iterator[tuple[UnitItem, ...]]:
+        """What `plan` writes, unit by unit from number ``first`` on; nothing is written here."""
+        return cut_units(self._everything(origin, settled), first, self._locate, largest=self._largest)
+
+    def settled_shares(self, origin: Source, settled: Settled) -> Iterator[tuple[UnitItem, ...]]:
+        """What `plan_settled` writes, unit by unit; noted in ``settled`` is which unit has what."""
+        for number, share in enumerate(cut_units(self._settled(origin, settled), largest=self._largest)):
+            _note(settled, share, number)
+            yield share
+
     def _write(
-        self, plan: Iterator[PlannedItem], first: int, settled: Settled | None = None
+        self, shares: Iterator[tuple[UnitItem, ...]], first: int, *, settled: bool = False
     ) -> list[dict[str, Any]]:
-        """Write the units; note in ``settled``, where it is given, which unit has what."""
         run = self._run
         items: list[dict[str, Any]] = []
         with ParallelWrites(self._store) as writes:
-            shares = cut_units(plan, first, self._locate, largest=self._largest)
             for number, share in enumerate(shares, start=first):
-                unit = self._unit(number, share, settled=settled is not None)
+                unit = self._unit(number, share, settled=settled)
                 key = keys.unit(run.instance, run.backup_timestamp, number, self._attempt)
                 writes.create(key, encode_unit(unit))
-                if settled is not None:
-                    _note(settled, share, number)
                 items.append(
                     {
                         "unit": number,

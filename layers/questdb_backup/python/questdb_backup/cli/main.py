@@ -28,6 +28,7 @@ _MODULES = {
     "questdb_backup.cli.verbs_restore": ("restore", "restore-on-start"),
     "questdb_backup.cli.verbs_serve": ("serve",),
     "questdb_backup.cli.verbs_check": ("check",),
+    "questdb_backup.cli.verbs_plan": ("plan",),
     "questdb_backup.cli.verbs_volume": ("probe-volume",),
 }
 """Where each verb is: only the one that is asked for is imported, a backup is to begin at once."""
@@ -120,7 +121,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dsn", metavar="TEXT", help="libpq connection string of the server")
     parser.add_argument("--state", metavar="DIR", help="where the live status is kept (default ROOT/backup)")
     parser.add_argument(
-        "--stack", metavar="NAME", help="drive this deployed stack (backup, backups, abort, restore)"
+        "--stack", metavar="NAME", help="drive this deployed stack (backup, backups, abort, restore, plan)"
     )
     settings = parser.add_argument_group("settings (also QDB_BACKUP_..., conf/backup.conf, conf/server.conf)")
     for known in PROPERTIES:

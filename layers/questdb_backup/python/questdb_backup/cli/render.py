@@ -214,7 +214,7 @@ class Progress(_Told):
         rate = (done_bytes - already) / (now - began) if now > began else 0.0
         if rate <= 0:
             return words
-        return f"{words}, {format_bytes(rate)}/s, {_duration((total_bytes - done_bytes) / rate)} left"
+        return f"{words}, {format_bytes(rate)}/s, {format_seconds((total_bytes - done_bytes) / rate)} left"
 
 
 class BackupProgress(Progress):
@@ -273,7 +273,7 @@ class PercentProgress(_Told):
         return TaskProgressColumn(), TimeElapsedColumn()
 
 
-def _duration(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """``1:02:03``."""
     minutes, second = divmod(max(0, round(seconds)), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{second:02}"

@@ -36,13 +36,13 @@ def _configure_backup(parser: argparse.ArgumentParser) -> None:
 
 def _backup(arguments: argparse.Namespace, place: Place) -> Outcome:
     need_root(place)
-    _check_words(place)
+    check_words(place)
     with BackupProgress(held_down=lambda: place.services.held_down, quiet=arguments.json) as bar:
         result = run_backup(place, {"trigger": "manual"}, bar.show)
     return backup_outcome(result)
 
 
-def _check_words(place: Place) -> None:
+def check_words(place: Place) -> None:
     """Before anything is begun. For a frozen copy no server is asked, so no connection is looked at."""
     if place.options.source == "frozen":
         parse_connection_string(place.settings.require_object_store())

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 
 from questdb_backup.aws_stack import Stack
-from questdb_backup.cli.render import PercentProgress
+from questdb_backup.cli.render import PercentProgress, print_warnings
 from questdb_backup.cli.verb import Outcome
 from questdb_backup.cli.verbs_backup import abort_outcome, backup_outcome
 from questdb_backup.cli.verbs_restore import restore_outcome, restore_request
 from questdb_backup.cli.verbs_store import backups_outcome
+from questdb_backup.clock import system_clock
 from questdb_backup.errors import ConfigurationError
 
 
@@ -71,11 +72,21 @@ def _restore(arguments: argparse.Namespace, environ: Mapping[str, str], stack: S
     return restore_outcome(result, dry_run=arguments.dry_run)
 
 
+def _plan(_arguments: argparse.Namespace, _environ: Mapping[str, str], stack: Stack) -> Outcome:
+    from questdb_backup.aws_forecast import forecast_stack, volumes_of
+    from questdb_backup.cli.verbs_plan import forecast_lines
+
+    forecast = forecast_stack(stack, system_clock(), lambda: volumes_of(stack))
+    print_warnings(forecast.warnings)
+    return Outcome(value=forecast.to_json(), text="\n".join(forecast_lines(forecast)))
+
+
 _VERBS: dict[str, Callable[[argparse.Namespace, Mapping[str, str], Stack], Outcome]] = {
     "backup": _backup,
     "backups": _backups,
     "abort": _abort,
     "restore": _restore,
+    "plan": _plan,
 }
 
 

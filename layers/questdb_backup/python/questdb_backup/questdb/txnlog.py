@@ -17,7 +17,8 @@ _V1 = 0
 _HEADER = struct.Struct("<iqqi")
 _RECORD = struct.Struct("<qiiiq")
 _SEQ_TXN = struct.Struct("<q")
-_NO_SEGMENT = (-1, -2)
+_DROPPED = -2
+_NO_SEGMENT = (-1, _DROPPED)
 """walId of a change of structure (its content is in ``_txnlog.meta.*``) and of DROP TABLE."""
 
 
@@ -51,6 +52,11 @@ def segments(records: bytes) -> Iterator[tuple[int, int]]:
             continue
         check(wal > 0 and segment >= 0 and segment_txn >= 0, f"_txnlog: wal{wal}/{segment}/{segment_txn}")
         yield wal, segment
+
+
+def drops_table(record: bytes) -> bool:
+    """Whether the record is that of DROP TABLE, after which there is none."""
+    return len(record) == RECORD_SIZE and _RECORD.unpack(record)[1] == _DROPPED
 
 
 def parse_seq_txn(data: bytes) -> int:

@@ -26,11 +26,15 @@ _CONF = "conf"
 _OURS = ".backup_instance_name"
 
 
-def root_outline(tree: Tree) -> GroupOutline:
-    """The root's group; ``db/_tab_index.d`` is live and its ids only grow, so it is the last file."""
+def root_outline(tree: Tree, *, live: bool = False) -> GroupOutline:
+    """The root's group; ``db/_tab_index.d`` is live and its ids only grow, so it is the last file.
+
+    ``live``: there is no checkpoint to list.
+    """
 
     def files() -> Iterator[PlannedFile]:
-        yield from _checkpoint_files(tree)
+        if not live:
+            yield from _checkpoint_files(tree)
         yield from _conf_files(tree)
         yield from _database_files(tree)
 

@@ -14,7 +14,7 @@ from questdb_backup.source.listing import DB, find, list_needed, read_some
 from questdb_backup.source.state import State, Table, read_state
 from questdb_backup.source.wal import SEQUENCER, last_txn_of
 
-_TRIES = 5
+TRIES = 5
 _VERSION = struct.Struct("<q")
 
 
@@ -24,8 +24,8 @@ def live_table(tree: Tree, name: str) -> Table | None:
     try:
         if find(tree, f"{folder}/{SEQUENCER}") is None or (last_txn := last_txn_of(tree, name)) is None:
             return None
-        for _ in range(_TRIES):
-            state = _read_unmoved(tree, folder)
+        for _ in range(TRIES):
+            state = read_live_state(tree, folder)
             if state is not None:
                 return Table(directory=name, name=name, kind="wal", last_txn=last_txn, state=state)
     except (UnknownLayout, SourceFileError):
@@ -38,8 +38,11 @@ def live_tables(tree: Tree) -> list[str]:
     return [entry.name for entry in list_needed(tree, DB) if entry.kind is EntryKind.DIRECTORY]
 
 
-def _read_unmoved(tree: Tree, folder: str) -> State | None:
-    """The state, where no commit came between; what a commit tears may be of no known layout."""
+def read_live_state(tree: Tree, folder: str) -> State | None:
+    """The state, where no commit came between; what a commit tears may be of no known layout.
+
+    Raise UnknownLayout, SourceFileError where a file is missing.
+    """
     before = _version(tree, folder)
     try:
         state = read_state(tree, folder)

@@ -73,14 +73,18 @@ def load_table(tree: Tree, name: str) -> Table:
         if SEQUENCER in names:
             last_txn = parse_seq_txn(read_whole(tree, f"{folder}/{SEQUENCER}/_txn"))
         if "_view" in names:
-            return Table(directory=name, name=_name(tree, name), kind="view", last_txn=last_txn, state=None)
+            return Table(
+                directory=name, name=table_name(tree, name), kind="view", last_txn=last_txn, state=None
+            )
         check("_lv" not in names, "a live view")
         state = read_state(tree, folder)
         check(state.meta.wal_enabled == (last_txn is not None), "a WAL table without a sequencer's copy")
     except UnknownLayout:
-        return Table(directory=name, name=_name(tree, name), kind="unknown", last_txn=last_txn, state=None)
+        return Table(
+            directory=name, name=table_name(tree, name), kind="unknown", last_txn=last_txn, state=None
+        )
     kind = "mat view" if "_mv" in names else "wal" if state.meta.wal_enabled else "non-wal"
-    return Table(directory=name, name=_name(tree, name), kind=kind, last_txn=last_txn, state=state)
+    return Table(directory=name, name=table_name(tree, name), kind=kind, last_txn=last_txn, state=state)
 
 
 def read_state(tree: Tree, folder: str) -> State:
@@ -98,7 +102,7 @@ def read_state(tree: Tree, folder: str) -> State:
     return State(meta=meta, txn=txn, versions=parse_cv(read_whole(tree, f"{folder}/_cv")))
 
 
-def _name(tree: Tree, directory: str) -> str:
+def table_name(tree: Tree, directory: str) -> str:
     """The name as users know it, from ``_name``; servers before 9.3 leave it out of the checkpoint."""
     for folder in (CHECKPOINT, DB):
         path = f"{folder}/{directory}/_name"

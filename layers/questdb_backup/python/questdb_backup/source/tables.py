@@ -26,6 +26,7 @@ from questdb_backup.source.signature import partition_signature
 from questdb_backup.source.state import State, Table
 from questdb_backup.source.symbols import symbol_files
 from questdb_backup.source.wal import (
+    SEQUENCER,
     is_lock,
     pending_segments,
     sequencer_files,
@@ -35,16 +36,23 @@ from questdb_backup.source.wal import (
 _NEVER_NEEDED = ("_meta", "_txn", "_cv", "_todo_", "_txn_scoreboard")
 """Of the live directory: recovery takes them from the checkpoint or makes them anew."""
 
+_COPIED = ("_meta", "_txn", "_cv", f"{SEQUENCER}/_meta")
+"""What CHECKPOINT CREATE copies."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TablePlanner:
-    """Lists tables' groups. ``links``: tables behind a symlink; ``mat_views``: all definitions of views."""
+    """Lists tables' groups. ``links``: tables behind a symlink; ``mat_views``: all definitions of views.
+
+    ``live``: there is no checkpoint; the files that it would copy stand for its copies.
+    """
 
     tree: Tree
     links: frozenset[str]
     mat_views: bytes
     signs: bool
     lists_indexes: bool
+    live: bool = False
 
     def outlines(self, table: Table) -> Iterator[GroupOutline]:
         """The table's own group, then its partitions in time order."""
@@ -87,7 +95,7 @@ class TablePlanner:
     def _whole_table(self, table: Table) -> Iterator[PlannedFile]:
         """Everything as it stands: the checkpoint's files must be there, others may vanish in a purge."""
         path = f"{DB}/{table.directory}"
-        yield from walk(self.tree, f"{CHECKPOINT}/{table.directory}", exact=True, required=True)
+        yield from self._copies(table)
         yield directory(self.tree, path, linked=self._is_linked(table))
         files = walk(
             self.tree, path, follow=True, skip=lambda name: is_lock(name) or name == "_txn_scoreboard"
@@ -95,9 +103,19 @@ class TablePlanner:
         yield from (file for file in files if file.path != path)
         yield from self._lock(table)
 
+    def _copies(self, table: Table) -> Iterator[PlannedFile]:
+        """What the checkpoint holds of the table."""
+        if not self.live:
+            yield from walk(self.tree, f"{CHECKPOINT}/{table.directory}", exact=True, required=True)
+            return
+        for name in _COPIED:
+            path = f"{DB}/{table.directory}/{name}"
+            if (entry := find(self.tree, path)) is not None:
+                yield live_file(path, entry)
+
     def _own_files(self, table: Table, entries: list[TreeEntry]) -> Iterator[PlannedFile]:
         path = f"{DB}/{table.directory}"
-        yield from walk(self.tree, f"{CHECKPOINT}/{table.directory}", exact=True, required=True)
+        yield from self._copies(table)
         yield directory(self.tree, path, linked=self._is_linked(table))
         for entry in entries:
             if entry.kind is EntryKind.FILE and _is_kept(entry.name):

@@ -59,7 +59,7 @@ def plan_backup(
             facts["server_root"] = opened.root.path
             origin: Source = opened.origin
         else:
-            origin = _origin(services, source, version)
+            origin = open_origin(services, source, version)
         if settled:
             items = planner.plan_settled(origin)
         else:
@@ -107,7 +107,8 @@ def _settled_items(store: ObjectStore, run: Run) -> list[dict[str, Any]]:
     return json.loads(found.data) if found else []
 
 
-def _origin(services: Services, source: str, version: str | None) -> Source:
+def open_origin(services: Services, source: str, version: str | None) -> Source:
+    """The root under its checkpoint. Raise SourceFileError where a frozen copy has no whole one."""
     origin = services.make_source(version)
     if source == "frozen" and (torn := origin.torn_tables()):
         raise SourceFileError(

@@ -32,7 +32,7 @@ def check_preflight(services: Services, run: Run, source: str, database: Databas
     else:
         root = services.config.require_root()
         warnings = _judge([*judge_server(database.version), *judge_root(inspect_root(root))])
-        _refuse_other_server(root, database)
+        refuse_other_server(root, database)
     for warning in warnings:
         logger.warning("%s", warning)
     return {"warnings": warnings, **found}
@@ -46,7 +46,8 @@ def _judge(findings: list[Finding]) -> list[str]:
     return [f"{finding.text}. Hint: {finding.hint}." for finding in findings]
 
 
-def _refuse_other_server(root: Path, database: DatabaseState) -> None:
+def refuse_other_server(root: Path, database: DatabaseState) -> None:
+    """Raise PreflightError where the server that answers serves another root."""
     from questdb_backup.source.fresh import refuse_other_data_id, refuse_other_root
 
     refuse_other_data_id(root, read_data_id(root), database.data_id)

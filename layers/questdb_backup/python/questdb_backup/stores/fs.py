@@ -46,17 +46,20 @@ class FsObjectStore:
     Args:
         root: the folder of the store; made when its parent is there.
         atomic_write_dir: where files and locks are made; on the mount of ``root``, never ``root`` itself.
+        read_only: nothing is made or tidied up when the store is opened.
 
     Raises:
         StoreNotFoundError: a parent is missing, as it is while a mount is not there.
         ConfigurationError: the folders are on two mounts, or no folders.
     """
 
-    def __init__(self, root: Path, atomic_write_dir: Path) -> None:
+    def __init__(self, root: Path, atomic_write_dir: Path, *, read_only: bool = False) -> None:
         self._root = root
         self._atomic = atomic_write_dir
         self._synced: set[Path] = set()  # folders whose own entry is known to be durable
         self._root = self._open_folder(root)
+        if read_only:
+            return
         try:
             self._atomic = self._open_folder(atomic_write_dir)
         except StoreAccessDeniedError:
@@ -207,7 +210,9 @@ class FsObjectStore:
             return
         if not _holds_something(folder):
             self._make_folder(folder.parent)
-            folder.mkdir(exist_ok=True)
+            # Not exist_ok: where another removes it at that moment it says "exists" of what is gone.
+            with suppress(FileExistsError):
+                folder.mkdir()
             _sync_folder(folder.parent)
         self._synced.add(folder)
 
