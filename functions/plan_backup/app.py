@@ -20,4 +20,5 @@ def handler(event: Event, services: Services) -> dict[str, Any]:
         event["fence"]["started_at"],
         event["attempt"],
         volumes_of(event["snapshots"]),
+        (event["database"] or {}).get("data_id"),
     )

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from questdb_backup.errors import SourceFileError
+from questdb_backup.questdb.pgwire import PgwireDatabase
+from questdb_backup.steps.database import database_to_json
 from standin.ebs.standin import EbsStandin
 from tests.support.busy_volumes import mounted, reflink_folder
 from tests.support.ebs_route import EbsRoute, database_volume
@@ -54,9 +57,19 @@ def test_a_busy_volume_is_backed_up_from_its_snapshots_again_and_again(
             assert table_digests(copy) == noted
     assert stored[1] < stored[0] / 2
     assert len(route.cloud.snapshots()) == 1, "only the newest backup's snapshots are kept"
+    refuses_the_snapshot_of_another_server(route)
+    assert checkpoint(server)[0] is False
     with volume_of(route) as folder, QuestDBServer(folder / "questdb") as copy:
         settle(copy)
         assert table_digests(copy) == noted
+
+
+def refuses_the_snapshot_of_another_server(route: EbsRoute) -> None:
+    def told_otherwise(_event: object) -> dict[str, object]:
+        return {**database_to_json(PgwireDatabase(route.dsn).read()), "data_id": "0f" * 16}
+
+    with pytest.raises(SourceFileError, match="DatabaseInstance"):
+        route.backup(ReadDatabase=told_otherwise)
 
 
 def image_is_xfs(image: Path) -> bool:

@@ -1,14 +1,20 @@
 """What PlanBackup needs of EBS snapshots: the server root in them, and what of it has not changed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from questdb_backup.ebs.base import DirectApi, VolumeSnapshot
 from questdb_backup.ebs.blocks import BaseDevice, SnapshotDevice
 from questdb_backup.ebs.root import ServerRoot, open_server_root
 from questdb_backup.ebs.unchanged import ChangedBlocks, KnownFiles, Locator
-from questdb_backup.errors import DamagedVolumeError, SnapshotError, SourceFileError, UnsupportedVolumeError
+from questdb_backup.errors import (
+    ConfigurationError,
+    DamagedVolumeError,
+    SnapshotError,
+    SourceFileError,
+    UnsupportedVolumeError,
+)
 from questdb_backup.instances import record_data_id
 from questdb_backup.manifest import Manifest, read_shard
 from questdb_backup.services import Services, logger
@@ -16,6 +22,13 @@ from questdb_backup.source.base import Tree
 from questdb_backup.source.path import CheckpointSource
 from questdb_backup.steps.run import Run
 
+_NOT_COMPARED = (
+    SnapshotError,
+    SourceFileError,
+    DamagedVolumeError,
+    UnsupportedVolumeError,
+    ConfigurationError,  # a mount's name that meant nothing yet
+)
 _MOST_CHANGED = 4 << 20
 """Blocks, 2 TiB of them: where more have changed, comparing would save little and cost memory."""
 
@@ -38,10 +51,12 @@ def open_snapshots(
     base: Manifest | None,
     spent: frozenset[str],
     version: str | None,
+    told_data_id: str | None = None,
 ) -> OpenSnapshots:
     """Open the root in the snapshots, see that it is this instance's database, and find what to compare with.
 
-    Raise SourceFileError where no root is in them, DataIdMismatchError.
+    ``told_data_id`` is what the server, whose checkpoint was held, says of itself; None where it is too old
+    to say. Raise SourceFileError where no root is in them or it is another server's, DataIdMismatchError.
     """
     config = services.config
     api = services.direct.counting()
@@ -54,7 +69,13 @@ def open_snapshots(
     for refused in root.refused:
         logger.info("not read: %s", refused)
     logger.info("the server root is /%s of %s on %s", root.path, root.part, snapshots[root.volume].device)
-    record_data_id(services.store, run.instance, _data_id(root.tree))
+    data_id = _data_id(root.tree)
+    if data_id is not None and told_data_id is not None and data_id != told_data_id:
+        raise SourceFileError(
+            f"the database in the snapshots has data ID {data_id}, the server has {told_data_id}",
+            "the parameters DatabaseHost and DatabaseInstance name two different servers",
+        )
+    record_data_id(services.store, run.instance, data_id)
     return OpenSnapshots(
         root=root,
         origin=CheckpointSource(root.tree, server_version=version),
@@ -94,13 +115,16 @@ def _locator(
             return everything
         before = open_server_root(
             [
-                (then, BaseDevice(now, SnapshotDevice(api, then.snapshot_id), blocks))
-                for then, now, blocks in zip(earlier, devices, changed, strict=True)
+                (
+                    replace(then, device=known.device),
+                    BaseDevice(now, SnapshotDevice(api, then.snapshot_id), blocks),
+                )
+                for then, known, now, blocks in zip(earlier, snapshots, devices, changed, strict=True)
             ],
             server_root=root.path,
             mounts=services.config.ebs_mounts,
         )
-    except (SnapshotError, SourceFileError, DamagedVolumeError, UnsupportedVolumeError) as error:
+    except _NOT_COMPARED as error:
         logger.warning("the snapshots of %s cannot be compared with: %s", base.backup_timestamp, error)
         return everything
     tables = {table.table: table for table in base.tables}

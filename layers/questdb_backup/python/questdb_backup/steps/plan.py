@@ -25,15 +25,16 @@ def plan_backup(
     started_at: str | None,
     attempt: int,
     snapshots: tuple[VolumeSnapshot, ...] = (),
+    data_id: str | None = None,
 ) -> dict[str, Any]:
     """Write a work list to the run's scratch; give where it is.
 
     Without a checkpoint (``started_at`` None, source ``path``) it has the partitions that will hardly change
     any more, so that they are stored before the checkpoint is held; else everything. With ``snapshots``
-    the files are read out of those. A list that an earlier attempt finished is taken as it is. The
-    outcome is ``planned``, or ``torn`` where a table was dropped while CREATE ran: then the checkpoint in
-    the snapshots has a hole. Raise SourceFileError where a referenced file is missing or too short,
-    LeaseLostError.
+    the files are read out of those, which must hold the database of ``data_id``, where the server tells
+    it. A list that an earlier attempt finished is taken as it is. The outcome is ``planned``, or ``torn``
+    where a table was dropped while CREATE ran: then the checkpoint in the snapshots has a hole. Raise
+    SourceFileError where a referenced file is missing or too short, LeaseLostError.
     """
     began = time.monotonic()
     catalog = check_lease(services, run)
@@ -52,7 +53,7 @@ def plan_backup(
         if source == "ebs":
             from questdb_backup.ebs.planning import open_snapshots
 
-            opened = open_snapshots(services, run, snapshots, base, planner.spent, version)
+            opened = open_snapshots(services, run, snapshots, base, planner.spent, version, data_id)
             if torn := opened.origin.torn_tables():
                 return {"outcome": "torn", "tables": torn[:5]}
             planner.read_from(opened.volumes, opened.locator.pieces)
