@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run run-ebs test lint format typecheck unit s3-gateway clean
+.PHONY: help setup run run-ebs test lint format typecheck unit s3-gateway soak clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,11 @@ test: setup s3-gateway lint typecheck validate ## Everything that must pass: sty
 
 unit: setup ## The tests that start no server
 	$(BIN)/pytest tests/unit tests/workflow tests/template
+
+soak: setup ## Longer: thousands of damaged images, busy volumes and torn journals against the kernel (root)
+	EXT4_FUZZ_IMAGES=1500 VOLUME_COPIES=6 VOLUME_TEARS=30 $(BIN)/pytest --timeout=3600 \
+		tests/unit/test_ext4_fuzz.py tests/unit/test_xfs_fuzz.py tests/unit/test_volume_layout_fuzz.py \
+		tests/integration/test_ext4_kernel.py tests/integration/test_xfs_kernel.py
 
 clean: ## Remove what was built or fetched
 	rm -rf $(VENV) .cache .aws-sam .mypy_cache .pytest_cache .ruff_cache

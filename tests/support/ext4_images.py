@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from questdb_backup.volumes.base import Stretch, check_range
+from questdb_backup.volumes.base import Node, Stretch, check_range
+from questdb_backup.volumes.ext4.filesystem import Ext4FileSystem
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "filesystems"
 _ENVIRONMENT = {
@@ -21,6 +22,9 @@ _ENVIRONMENT = {
 _MISSING = [
     tool for tool in ("mke2fs", "debugfs", "e2fsck") if shutil.which(tool, path=_ENVIRONMENT["PATH"]) is None
 ]
+
+LOGGED = b"logged, ".ljust(1024, b".")
+"""A block that is in no file of the tree."""
 
 needs_e2fsprogs = pytest.mark.skipif(
     bool(_MISSING),
@@ -129,3 +133,37 @@ def _write_sparse(path: Path, pieces: Iterable[int], width: int) -> None:
             file.seek(piece * width)
             file.write(bytes([piece % 255 + 1]) * width)
         file.truncate(file.tell() + 5000)
+
+
+def opened(image: Path) -> Ext4FileSystem:
+    return Ext4FileSystem.open(BytesDevice(image.read_bytes()))
+
+
+def walk(filesystem: Ext4FileSystem, path: str) -> Node:
+    node: Node | None = filesystem.root
+    for name in path.split("/"):
+        assert node is not None
+        node = filesystem.find(node, name)
+    assert node is not None
+    return node
+
+
+def block_of(image: Path, path: str, number: int = 0) -> int:
+    return int(run_tool("debugfs", "-R", f"bmap {path} {number}", image).split()[-1])
+
+
+def journaled(image: Path, opening: str, *transactions: str) -> Path:
+    """Write transactions into a journal without replaying them, as an unclean stop would leave them."""
+    debugfs(image, f"journal_open {opening}", *transactions, "journal_close")
+    return image
+
+
+def patched(image: Path, *patches: tuple[int, bytes]) -> Ext4FileSystem:
+    device = BytesDevice(image.read_bytes())
+    device.patches += patches
+    return Ext4FileSystem.open(device)
+
+
+def node_of(image: Path, path: str) -> int:
+    """Offset of the first block of a file's extent tree, in an image with blocks of 1 KiB."""
+    return int(run_tool("debugfs", "-R", f"stat {path}", image).split("(ETB0):")[1].split(",")[0]) * 1024

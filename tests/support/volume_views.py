@@ -18,15 +18,13 @@ View = dict[str, tuple[str, int, str]]
 def view_of_folder(folder: Path) -> View:
     """What the kernel shows below a folder. Raise OSError where it cannot read something."""
     view: View = {}
-    for at, folders, files in os.walk(folder, onerror=_fail):
-        for name in folders + files:
-            path = Path(at, name)
-            view[str(path.relative_to(folder))] = _seen(path)
+    waiting = [folder]
+    while waiting:
+        for path in waiting.pop().iterdir():
+            seen = view[str(path.relative_to(folder))] = _seen(path)
+            if seen[0] == EntryKind.DIRECTORY:
+                waiting.append(path)
     return view
-
-
-def _fail(error: OSError) -> None:
-    raise error
 
 
 def _seen(path: Path) -> tuple[str, int, str]:
