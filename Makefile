@@ -48,8 +48,9 @@ s3-gateway:
 	@echo "*** SKIPPED: versitygw needs Go to be built; the S3 contract is tested against moto's server only ***" >&2
 endif
 
+# Two at a time: half of the time is waiting for servers, disks and clocks. A file's tests stay together.
 test: setup s3-gateway lint typecheck validate ## Everything that must pass: style, types, template, all tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 unit: setup ## The tests that start no server
 	$(BIN)/pytest tests/unit tests/workflow tests/template

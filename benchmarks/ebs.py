@@ -13,11 +13,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from questdb_backup.chunker import WINDOW_BYTES
 from questdb_backup.ebs.aws import open_client
@@ -25,7 +26,7 @@ from questdb_backup.ebs.base import BLOCK_BYTES
 from questdb_backup.ebs.blocks import BlockReader
 from questdb_backup.ebs.direct import BotoDirectApi
 from standin.ebs import EbsStandin, Quotas
-from tests.support.direct_standin import make_volume, take_snapshot
+from tests.support.direct_standin import take_snapshot
 
 THREADS = 16
 ROUNDS = 3
@@ -33,25 +34,20 @@ DEFAULT_MIB = 512
 MIB = 1 << 20
 
 
-def serve(folder: Path, blocks: int, pipe: Connection) -> None:
+def serve(folder: Path, image: Path, pipe: Connection) -> None:
     """Tell the variables that lead to the server, and the snapshot's id; serve until there is an answer."""
-    image = folder / "volume.img"
     quotas = Quotas(get_per_snapshot=None, get_per_account=None, list_per_account=None)
     with EbsStandin(folder / "cloud", quotas=quotas) as server:
-        volume = make_volume(server, image, -(-blocks * BLOCK_BYTES >> 30))
-        with image.open("r+b") as file:
-            for _ in range(blocks):
-                file.write(os.urandom(BLOCK_BYTES))
-        pipe.send((server.environment, take_snapshot(server, volume)))
+        pipe.send((server.environment, take_snapshot(server, server.add_volume(None, image=image))))
         pipe.recv()
 
 
 @contextmanager
-def served(folder: Path, blocks: int) -> Iterator[str]:
-    """The snapshot's id; the environment leads to the server."""
+def served_image(folder: Path, image: Path) -> Iterator[str]:
+    """The id of a snapshot with the image's bytes; the environment leads to the server."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=serve, args=(folder, blocks, there), daemon=True)
+    process = context.Process(target=serve, args=(folder, image, there), daemon=True)
     process.start()
     try:
         environment, snapshot_id = here.recv()
@@ -63,19 +59,41 @@ def served(folder: Path, blocks: int) -> Iterator[str]:
         process.terminate()
 
 
+def random_image(folder: Path, blocks: int) -> Path:
+    """A new volume of random blocks."""
+    image = folder / "volume.img"
+    with image.open("xb") as file:
+        for _ in range(blocks):
+            file.write(os.urandom(BLOCK_BYTES))
+        file.truncate(-(-blocks * BLOCK_BYTES >> 30) << 30)
+    return image
+
+
 def read_bare(snapshot_id: str, blocks: int) -> None:
     """All blocks by nothing but boto3; the listing, too."""
+    read_bare_blocks(snapshot_id, range(blocks))
+
+
+def read_bare_blocks(snapshot_id: str, indexes: Collection[int]) -> None:
+    """These blocks, as far as they were ever written."""
     with (
         closing(open_client("ebs", max_connections=THREADS, attempts=1)) as client,
         ThreadPoolExecutor(THREADS) as pool,
     ):
-        tokens = client.list_snapshot_blocks(SnapshotId=snapshot_id, MaxResults=10_000)["Blocks"]
+        wanted, tokens = frozenset(indexes), []
+        place: dict[str, Any] = {}
+        while True:
+            page = client.list_snapshot_blocks(SnapshotId=snapshot_id, MaxResults=10_000, **place)
+            tokens += [block for block in page["Blocks"] if block["BlockIndex"] in wanted]
+            if not page.get("NextToken"):
+                break
+            place = {"NextToken": page["NextToken"]}
 
         def get(block: dict[str, object]) -> int:
             answer = client.get_snapshot_block(SnapshotId=snapshot_id, **block)
             return len(answer["BlockData"].read())
 
-        assert sum(pool.map(get, tokens)) == blocks * BLOCK_BYTES
+        assert sum(pool.map(get, tokens)) == len(tokens) * BLOCK_BYTES
 
 
 def read_as_a_worker(snapshot_id: str, blocks: int) -> None:
@@ -105,7 +123,7 @@ def main() -> None:
     print(f"{'round':>6} {'boto3 alone MiB/s':>18} {'BlockReader MiB/s':>18} {'ratio':>6}")
     with (
         tempfile.TemporaryDirectory(prefix="questdb-backup-ebs-") as name,
-        served(Path(name), blocks) as snapshot,
+        served_image(Path(name), random_image(Path(name), blocks)) as snapshot,
     ):
         for number in range(ROUNDS):
             bare.append(rate(read_bare, snapshot, blocks))

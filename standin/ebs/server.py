@@ -222,7 +222,9 @@ class Server(ThreadingHTTPServer):
         self.service = service
         self._open: set[socket.socket] = set()
         self._guard = threading.Lock()
-        self._thread = threading.Thread(target=self.serve_forever, name="ebs-standin", daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(0.02,), name="ebs-standin", daemon=True
+        )
 
     def start(self) -> None:
         """Serve on a thread of its own."""

@@ -63,7 +63,7 @@ def on_the_standin(folder: Path, paging: Paging) -> Iterator[Snapshots]:
         write_blocks(image, {index: SECOND[index] for index in (1, 3)})
         second = take_snapshot(server, volume)
         write_blocks(other, OTHER)
-        with closing(BotoDirectApi(open_client=partial(_client, server))) as api:
+        with closing(BotoDirectApi(unseen_seconds=0.0, open_client=partial(_client, server))) as api:
             yield Snapshots(
                 api=api,
                 first=first,

@@ -215,7 +215,7 @@ def test_the_clones_of_a_call_are_made_within_one_pause_of_the_writers(tmp_path:
 
 @needs_loop_mounts
 def test_a_clone_on_a_file_system_with_reflinks_is_a_point_in_time_of_a_busy_file(tmp_path: Path) -> None:
-    with reflink_folder(tmp_path) as folder, account(folder) as aws:
+    with reflink_folder(tmp_path) as folder, account(folder, quotas=UNLIMITED) as aws:
         stop, filled = threading.Event(), threading.Event()
         blocks = 16
 

@@ -35,13 +35,16 @@ class Link:
 
 
 class MemoryFiles:
-    """FileSystem of nested dictionaries: bytes are files, a `Link` is a symlink."""
+    """FileSystem of nested dictionaries: bytes are files, a `Link` is a symlink; all have one ctime."""
 
     kind = "ext4"
     was_dirty = False
 
-    def __init__(self, content: Mapping[str, object], *, shift: int = 0, label: str = "") -> None:
+    def __init__(
+        self, content: Mapping[str, object], *, shift: int = 0, label: str = "", changed_at: float = 0.0
+    ) -> None:
         self.label = label
+        self._changed_at = changed_at
         self.uuid = f"uuid-{label}"
         self._device = MemoryDevice(shift=shift)
         self._children: dict[int, dict[str, Node]] = {}
@@ -79,13 +82,13 @@ class MemoryFiles:
         number = self._numbers
         if isinstance(content, Mapping):
             self._children[number] = {name: self._make(below) for name, below in content.items()}
-            return Node(number, 0, EntryKind.DIRECTORY, 0o755, 0)
+            return Node(number, 0, EntryKind.DIRECTORY, 0o755, 0, self._changed_at)
         if isinstance(content, Link):
             self._content[number] = content.target
-            return Node(number, 0, EntryKind.SYMLINK, 0o777, len(content.target))
+            return Node(number, 0, EntryKind.SYMLINK, 0o777, len(content.target), self._changed_at)
         assert isinstance(content, bytes)
         self._extents[number] = list(self._put(content))
-        return Node(number, 0, EntryKind.FILE, 0o640, len(content))
+        return Node(number, 0, EntryKind.FILE, 0o640, len(content), self._changed_at)
 
     def _put(self, content: bytes) -> Iterator[Extent]:
         """Pages of zeros are holes; every page has a place of its own, with a gap behind."""

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from questdb_backup.errors import ConfigurationError, SourceFileError
 from questdb_backup.source.base import EntryKind, Tree
 from questdb_backup.source.local_tree import LocalTree
 from questdb_backup.units import DiskExtent
-from questdb_backup.volumes.tree import Mounted, VolumeTree, parse_mounts
+from questdb_backup.volumes.mounts import Mounted, parse_mounts
+from questdb_backup.volumes.tree import VolumeTree
 from tests.support.memory_files import PAGE, Link, MemoryFiles
 
 SPARSE = b"a" * PAGE + bytes(3 * PAGE) + b"b" * 100
@@ -95,15 +97,59 @@ def test_extents_are_told_in_offsets_of_the_whole_disk() -> None:
     ]
 
 
-def test_an_absolute_link_needs_to_know_what_is_mounted_there() -> None:
-    content = {"db": {"t~1": Link("/mnt/ssd/tables/t~1")}}
-    other = MemoryFiles({"tables": {"t~1": {"a.d": b"data"}}})
-    unknown = VolumeTree(Mounted(MemoryFiles(content), 0), "")
-    with pytest.raises(PermissionError, match="/mnt/ssd/tables/t~1"):
-        unknown.entries("db/t~1")
-    known = VolumeTree(Mounted(MemoryFiles(content), 0), "", {"/mnt/ssd": Mounted(other, 1)})
-    assert known.read("db/t~1/a.d", 0, 10) == b"data"
-    assert [extent.volume for extent in known.extents("db/t~1/a.d")] == [1]
+SSD = MemoryFiles({"tables": {"t~1": {"a.d": b"data"}}})
+
+
+def linked(target: str, mounts: dict[str, MemoryFiles], home_at: str | None = None) -> VolumeTree:
+    """A root at ``/questdb`` of its volume, with the table's link; other volumes, and where its own is."""
+    home = MemoryFiles({"questdb": {"db": {"t~1": Link(target)}}, "away": {"t~1": {"a.d": b"data"}}})
+    own = Mounted(home, 0)
+    known = {path: Mounted(files, 1) for path, files in mounts.items()}
+    return VolumeTree(own, "questdb", known | ({home_at: own} if home_at else {}))
+
+
+@pytest.mark.parametrize("target", ["/mnt/ssd/tables/t~1", "/mnt/./ssd//tables/x/../t~1"])
+def test_an_absolute_link_is_followed_where_a_volume_is_known_to_be_mounted(target: str) -> None:
+    tree = linked(target, {"/mnt": MemoryFiles({}), "/mnt/ssd": SSD, "/": MemoryFiles({})})
+    assert tree.read("db/t~1/a.d", 0, 10) == b"data"
+    assert [extent.volume for extent in tree.extents("db/t~1/a.d")] == [1]
+    assert tree.read_link("db/t~1") == target
+
+
+@pytest.mark.parametrize("target", ["/data/away/t~1", "../../away/t~1"])
+def test_a_link_may_lead_elsewhere_on_the_root_s_own_volume(target: str) -> None:
+    tree = linked(target, {}, home_at="/data")
+    assert tree.read("db/t~1/a.d", 0, 10) == b"data"
+    assert [extent.volume for extent in tree.extents("db/t~1/a.d")] == [0]
+
+
+def test_a_relative_link_leaves_its_volume_where_that_is_known_to_be_mounted() -> None:
+    tree = linked("../../../mnt/ssd/tables/t~1", {"/mnt/ssd": SSD}, home_at="/data")
+    assert tree.read("db/t~1/a.d", 0, 10) == b"data"
+    with pytest.raises(ConfigurationError, match=r"db/t~1 is a link to \.\./\.\./\.\./mnt/ssd/tables/t~1"):
+        linked("../../../mnt/ssd/tables/t~1", {"/mnt/ssd": SSD}).entries("db/t~1")
+
+
+@pytest.mark.parametrize("path", ["db/t~1", "db/t~1/a.d"])
+def test_a_table_whose_volume_is_not_known_is_an_error_that_names_the_link_and_the_parameter(
+    path: str,
+) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        linked("/mnt/ssd/tables/t~1", {"/mnt/hdd": SSD}).stat(path)
+    assert "db/t~1 is a link to /mnt/ssd/tables/t~1" in error.value.fact
+    assert "VolumeMounts" in error.value.hint
+
+
+def test_a_table_that_is_not_on_the_volume_that_was_named_is_an_error_that_names_the_parameter() -> None:
+    with pytest.raises(SourceFileError, match=r"/mnt/ssd/other/t~1, and nothing is there .*VolumeMounts"):
+        linked("/mnt/ssd/other/t~1", {"/mnt/ssd": SSD}).entries("db/t~1")
+
+
+def test_a_setting_that_is_a_link_to_an_unknown_place_is_left_out_as_on_a_host() -> None:
+    files = MemoryFiles({"conf": {"a": Link("/etc/a")}, "db": {"t~1": {"x": {"y": Link("/etc/a")}}}})
+    for path in ("conf/a", "db/t~1/x/y"):
+        with pytest.raises(PermissionError, match="/etc/a"):
+            VolumeTree(Mounted(files, 0), "").stat(path)
 
 
 def test_links_in_a_circle_end() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from questdb_backup import keys
 from questdb_backup.catalog import Catalog
 from questdb_backup.codec import compress_text
+from questdb_backup.collecting import rarely_collected
 from questdb_backup.errors import SourceFileError
 from questdb_backup.increment import Carried, carry_over, descends, spent_packs
 from questdb_backup.leftovers import LeftUnit, left_of, left_units, place_of
@@ -96,7 +97,7 @@ class Planner:
     ) -> list[dict[str, Any]]:
         run = self._run
         items: list[dict[str, Any]] = []
-        with ParallelWrites(self._store) as writes:
+        with ParallelWrites(self._store) as writes, rarely_collected():
             for number, share in enumerate(shares, start=first):
                 unit = self._unit(number, share, settled=settled)
                 key = keys.unit(run.instance, run.backup_timestamp, number, self._attempt)

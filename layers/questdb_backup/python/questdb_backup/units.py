@@ -7,8 +7,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from questdb_backup.codec import CHUNK_BYTES, compress_text, decompress_text
 from questdb_backup.errors import DamagedBackupError
@@ -23,8 +22,7 @@ _LEVEL = 1
 _UNITS_BEFORE_DOUBLING = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class DiskExtent:
+class DiskExtent(NamedTuple):
     """``length`` bytes of a file from its byte ``start`` on, on a volume of the unit.
 
     They stand at byte ``offset`` of the volume with that place in `Unit.volumes`, or they are ``data``.
@@ -68,7 +66,7 @@ class UnitGroup:
     @property
     def bytes(self) -> int:
         """What a worker has to read of it."""
-        return sum(piece.bytes for piece in self.files)
+        return sum([0 if piece.kept else piece.file.size - piece.start for piece in self.files])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,12 +177,17 @@ def _cut_group(group: PlannedGroup, limit: int, locate: Locate) -> Iterator[Unit
     """The group in parts of at most ``limit`` bytes and `UNIT_FILES` files; without files it is none."""
     pieces: list[UnitFile] = []
     size = 0
-    for piece in _pieces(chain.from_iterable(locate(group, file) for file in group.files), limit):
-        if pieces and (size + piece.bytes > limit or len(pieces) >= UNIT_FILES):
-            yield _part(group, pieces)
-            pieces, size = [], 0
-        pieces.append(piece)
-        size += piece.bytes
+    step = max(CHUNK_BYTES, limit // CHUNK_BYTES * CHUNK_BYTES)
+    for file in group.files:
+        for located in locate(group, file):
+            length = located.bytes
+            for piece in (located,) if length <= step else _pieces(located, step):
+                length = piece.bytes
+                if pieces and (size + length > limit or len(pieces) >= UNIT_FILES):
+                    yield _part(group, pieces)
+                    pieces, size = [], 0
+                pieces.append(piece)
+                size += length
     if pieces:
         yield _part(group, pieces)
 
@@ -195,25 +198,29 @@ def _part(group: PlannedGroup, pieces: list[UnitFile]) -> UnitGroup:
     )
 
 
-def _pieces(files: Iterable[UnitFile], limit: int) -> Iterator[UnitFile]:
-    step = max(CHUNK_BYTES, limit // CHUNK_BYTES * CHUNK_BYTES)
-    for piece in files:
-        start, size = piece.start, piece.file.size
-        while not piece.kept and size - start > step:
-            yield _cut(piece, start, start + step)
-            start += step
-        yield _cut(piece, start, size)
+def _pieces(piece: UnitFile, step: int) -> Iterator[UnitFile]:
+    start, size = piece.start, piece.file.size
+    while size - start > step:
+        yield _cut(piece, start, start + step)
+        start += step
+    yield _cut(piece, start, size)
 
 
 def _cut(piece: UnitFile, start: int, end: int) -> UnitFile:
     if (start, end) == (piece.start, piece.file.size):
         return piece
-    extents = tuple(cut_extents(piece.extents, start, end))
+    extents = cut_extents(piece.extents, start, end)
     return replace(piece, file=replace(piece.file, size=end), start=start, extents=extents)
 
 
-def cut_extents(extents: Iterable[DiskExtent], start: int, end: int) -> Iterator[DiskExtent]:
-    """What of the extents lies between two bytes of the file."""
+def cut_extents(extents: tuple[DiskExtent, ...], start: int, end: int) -> tuple[DiskExtent, ...]:
+    """What of the extents, which are in order, lies between two bytes of the file."""
+    if not extents or (start <= extents[0].start and extents[-1].start + extents[-1].length <= end):
+        return extents
+    return tuple(_cut_extents(extents, start, end))
+
+
+def _cut_extents(extents: tuple[DiskExtent, ...], start: int, end: int) -> Iterator[DiskExtent]:
     for extent in extents:
         first, last = max(start, extent.start), min(end, extent.start + extent.length)
         if first < last:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from questdb_backup import aws_errors
+from questdb_backup import __version__, aws_errors
 from questdb_backup.aws_errors import BUSY, DENIED, Answer
 from questdb_backup.errors import BackupToolError, SnapshotError, TokenExpiredError, VolumeUnavailableError
 
@@ -50,6 +50,10 @@ def open_client(service: Literal["ec2", "ebs"], *, max_connections: int = 10, at
         read_timeout=READ_TIMEOUT_SECONDS,
         tcp_keepalive=True,
         retries={"mode": "standard", "total_max_attempts": attempts},
+        # Each is a tenth of what the SDK takes for a block: to put its own user agent together, to look at
+        # parameters that are always of the right types.
+        user_agent=f"questdb-backup/{__version__}",
+        parameter_validation=service != "ebs",
     )
     with translated(f"opening a client for {service}"):
         return boto3.session.Session().client(service, config=config)

@@ -88,6 +88,7 @@ class BotoDirectApi:
     Args:
         threads: how many will call at once; connections are kept for each.
         rate: GetSnapshotBlock requests a second, None for no limit of its own.
+        unseen_seconds: how long a snapshot that is not found is asked for again.
         open_client: gives boto3's ``ebs`` client for so many connections; it must not retry by itself.
         monotonic: a clock, seconds.
         sleep: what waits.
@@ -101,6 +102,7 @@ class BotoDirectApi:
         *,
         threads: int = 16,
         rate: float | None = None,
+        unseen_seconds: float = UNSEEN_SECONDS,
         open_client: Callable[[int], "EBSClient"] = lambda connections: open_client(
             "ebs", max_connections=connections, attempts=1
         ),
@@ -108,6 +110,7 @@ class BotoDirectApi:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._client = open_client(threads + 2)  # the caller's own thread may read, too, and list
+        self._unseen_seconds = unseen_seconds
         self._monotonic = monotonic
         self._sleep = sleep
         self._bucket = TokenBucket(rate, monotonic=monotonic, sleep=sleep)
@@ -200,7 +203,7 @@ class BotoDirectApi:
             self._count(list_requests=1)
             return call()
 
-        page: Page = self._ask(doing, counted, unseen_seconds=UNSEEN_SECONDS)
+        page: Page = self._ask(doing, counted, unseen_seconds=self._unseen_seconds)
         if page["BlockSize"] != BLOCK_BYTES:
             raise SnapshotError(f"{doing}: its blocks have {page['BlockSize']} bytes, not {BLOCK_BYTES}")
         return page

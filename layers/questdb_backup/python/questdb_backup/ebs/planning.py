@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 
+from questdb_backup.clock import format_timestamp, parse_timestamp
 from questdb_backup.ebs.base import DirectApi, VolumeSnapshot
 from questdb_backup.ebs.blocks import BaseDevice, SnapshotDevice
 from questdb_backup.ebs.root import ServerRoot, open_server_root
@@ -19,6 +21,7 @@ from questdb_backup.instances import record_data_id
 from questdb_backup.manifest import Manifest, read_shard
 from questdb_backup.services import Services, logger
 from questdb_backup.source.base import Tree
+from questdb_backup.source.listing import CHECKPOINT
 from questdb_backup.source.path import CheckpointSource
 from questdb_backup.steps.run import Run
 
@@ -29,6 +32,7 @@ _NOT_COMPARED = (
     UnsupportedVolumeError,
     ConfigurationError,  # a mount's name that meant nothing yet
 )
+_SLACK_SECONDS = 5.0
 _MOST_CHANGED = 4 << 20
 """Blocks, 2 TiB of them: where more have changed, comparing would save little and cost memory."""
 
@@ -52,11 +56,13 @@ def open_snapshots(
     spent: frozenset[str],
     version: str | None,
     told_data_id: str | None = None,
+    started_at: str | None = None,
 ) -> OpenSnapshots:
     """Open the root in the snapshots, see that it is this instance's database, and find what to compare with.
 
     ``told_data_id`` is what the server, whose checkpoint was held, says of itself; None where it is too old
-    to say. Raise SourceFileError where no root is in them or it is another server's, DataIdMismatchError.
+    to say; ``started_at`` when that checkpoint began. Raise SourceFileError where no root is in them, or it
+    is another server's, DataIdMismatchError.
     """
     config = services.config
     api = services.direct.counting()
@@ -75,6 +81,8 @@ def open_snapshots(
             f"the database in the snapshots has data ID {data_id}, the server has {told_data_id}",
             "the parameters DatabaseHost and DatabaseInstance name two different servers",
         )
+    if started_at is not None:
+        refuse_old_checkpoint(root, started_at)
     record_data_id(services.store, run.instance, data_id)
     return OpenSnapshots(
         root=root,
@@ -82,6 +90,23 @@ def open_snapshots(
         locator=_locator(services, api, root, snapshots, devices, base, spent),
         volumes=tuple(known.snapshot_id for known in snapshots),
         api=api,
+    )
+
+
+def refuse_old_checkpoint(root: ServerRoot, started_at: str) -> None:
+    """Raise SourceFileError where the checkpoint in the snapshots was made before the one that was held.
+
+    CREATE removes and makes its folder anew; that time and ``started_at`` are of the same host's clock.
+    """
+    made_at = root.tree.changed_at(CHECKPOINT)
+    if made_at >= parse_timestamp(started_at).timestamp() - _SLACK_SECONDS:
+        return
+    made = format_timestamp(datetime.fromtimestamp(made_at, UTC))
+    raise SourceFileError(
+        f"/{root.path}/{CHECKPOINT} in the snapshots was made at {made}, the server's checkpoint at"
+        f" {started_at}: they are not of the server that was asked",
+        "the parameters DatabaseInstance and VolumeIds must name the machine of DatabaseHost and the disk of"
+        " its root, and ServerRoot that root; an absolute cairo.root has the checkpoint stand beside it",
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from questdb_backup.ebs.base import BLOCK_BYTES
-from questdb_backup.errors import DamagedBackupError
+from questdb_backup.errors import ConfigurationError, DamagedBackupError, SourceFileError
 from questdb_backup.manifest import Entry, Group, ShardRef, TableRef
 from questdb_backup.packs import ChunkRef
 from questdb_backup.services import logger
@@ -196,12 +196,18 @@ class Locator:
     known: KnownFiles | None = None
     spent: frozenset[str] = frozenset()
 
-    def pieces(self, group: PlannedGroup, file: PlannedFile) -> Iterator[UnitFile]:
+    def pieces(self, group: PlannedGroup, file: PlannedFile) -> Iterable[UnitFile]:
         """As `Locate` says."""
         if file.kind is not EntryKind.FILE or file.size == 0:
-            yield UnitFile(file=file)
-            return
-        extents = tuple(cut_extents(self.tree.extents(file.path), 0, file.size))
+            return (UnitFile(file=file),)
+        extents = cut_extents(self.tree.extents(file.path), 0, file.size)
+        if self.base is None:
+            return (UnitFile(file=file, extents=extents),)
+        return self._compared(group, file, extents)
+
+    def _compared(
+        self, group: PlannedGroup, file: PlannedFile, extents: tuple[DiskExtent, ...]
+    ) -> Iterator[UnitFile]:
         position = 0
         for start, chunks in self._kept(group, file, extents):
             if position < start:
@@ -222,8 +228,8 @@ class Locator:
         try:
             if self.base.stat(file.path).size < entry.size:
                 return
-            before = tuple(cut_extents(self.base.extents(file.path), 0, entry.size))
-        except OSError:
+            before = cut_extents(self.base.extents(file.path), 0, entry.size)
+        except (OSError, ConfigurationError, SourceFileError):
             return  # it was somewhere else then
         size = min(entry.size, file.size)
         ranges = unchanged_ranges(extents, before, self.changed, size)
@@ -231,6 +237,5 @@ class Locator:
 
 
 def _to_read(file: PlannedFile, start: int, end: int, extents: tuple[DiskExtent, ...]) -> UnitFile:
-    return UnitFile(
-        file=replace(file, size=end), start=start, extents=tuple(cut_extents(extents, start, end))
-    )
+    cut = file if end == file.size else replace(file, size=end)
+    return UnitFile(file=cut, start=start, extents=cut_extents(extents, start, end))

@@ -8,7 +8,7 @@ the files of the root that belong to no table.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class EntryKind(StrEnum):
@@ -20,8 +20,7 @@ class EntryKind(StrEnum):
     OTHER = "o"
 
 
-@dataclass(frozen=True, slots=True)
-class TreeEntry:
+class TreeEntry(NamedTuple):
     """One directory entry: ``mode`` is the permission bits, ``size`` bytes (0 for what is no file)."""
 
     name: str

@@ -53,7 +53,9 @@ def plan_backup(
         if source == "ebs":
             from questdb_backup.ebs.planning import open_snapshots
 
-            opened = open_snapshots(services, run, snapshots, base, planner.spent, version, data_id)
+            opened = open_snapshots(
+                services, run, snapshots, base, planner.spent, version, data_id, started_at
+            )
             if torn := opened.origin.torn_tables():
                 return {"outcome": "torn", "tables": torn[:5]}
             planner.read_from(opened.volumes, opened.locator.pieces)

@@ -2,19 +2,19 @@
 
 Everything here is read-only. A device may be an image file, an EBS snapshot, a partition or a logical
 volume of another device, or a device as it stands after its journal was replayed.
+What there are hundreds of thousands of are named tuples: these are made in a third of the time.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from questdb_backup.errors import DamagedVolumeError
 from questdb_backup.source.base import EntryKind
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(NamedTuple):
     """``length`` bytes that lie together on a whole disk, from its byte ``offset`` on."""
 
     offset: int
@@ -41,8 +41,7 @@ class Device(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """``length`` bytes of a file from its byte ``start`` on.
 
     They are at byte ``offset`` of the file system's device; or, where ``data`` is given, they are
@@ -55,11 +54,11 @@ class Extent:
     data: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """An inode: ``mode`` is the permission bits, ``size`` bytes (0 for what is no file or symlink).
 
     ``number`` and ``generation`` are its identity: a number that is used again has another generation.
+    ``changed_at`` is its ctime, seconds since the epoch by the clock of the host that had it mounted.
     """
 
     number: int
@@ -67,6 +66,7 @@ class Node:
     kind: EntryKind
     mode: int
     size: int
+    changed_at: float
 
 
 class FileSystem(Protocol):

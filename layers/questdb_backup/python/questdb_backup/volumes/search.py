@@ -24,14 +24,14 @@ def find_roots(files: FileSystem) -> Iterator[FoundRoot]:
     """The server roots at most `DEPTH` folders deep, nearest first; 20,000 folders are looked into."""
     seen = {files.root.number}
     waiting = deque([("", 0, files.root)])
-    while waiting and len(seen) < _MOST_FOLDERS:
+    while waiting:
         path, depth, folder = waiting.popleft()
         inner = {name: node for name, node in files.entries(folder) if node.kind is EntryKind.DIRECTORY}
         if found := _root(files, path, inner):
             yield found
             continue
         for name, node in inner.items():
-            if depth < DEPTH and node.number not in seen:
+            if depth < DEPTH and node.number not in seen and len(seen) < _MOST_FOLDERS:
                 seen.add(node.number)
                 waiting.append((f"{path}/{name}".lstrip("/"), depth + 1, node))
 

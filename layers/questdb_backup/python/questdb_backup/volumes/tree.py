@@ -1,28 +1,21 @@
 """A server root on volumes that nobody has mounted, as a tree: paths, symlinks, and where files lie."""
 
 import errno
-import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from questdb_backup.errors import ConfigurationError, SourceFileError
 from questdb_backup.source.base import EntryKind, TreeEntry
 from questdb_backup.source.local_tree import LINKED_FOLDERS
 from questdb_backup.units import DiskExtent
-from questdb_backup.volumes.base import Extent, FileSystem, Node
+from questdb_backup.volumes.base import Extent, Node
+from questdb_backup.volumes.mounts import Mounted, Mounts, UnknownMountError
 
 _KNOWN_FOLDERS = 4096
 _LISTED_FOLDERS = 16
 _MOST_LINKS = 40
 """As in the kernel: a path that leads through more symlinks is a circle."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """A file system of the snapshots, and the place of its volume in `Unit.volumes`."""
-
-    files: FileSystem
-    volume: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +35,18 @@ class VolumeTree:
 
     ``server_root`` is its path from the top of the file system. ``mounts`` tells what the server's host
     has mounted where, by absolute path: tables on other volumes (IN VOLUME) and attached partitions stand
-    behind symlinks, and their targets are followed there. Any other path that leads out of the
-    root raises PermissionError.
+    behind symlinks, and their targets are followed there. Where one of these leads to an unknown place,
+    ConfigurationError is raised, and SourceFileError where nothing is at a known one: neither may be
+    left out as other links that lead out of the root are, which raise PermissionError.
     """
 
     def __init__(
         self, mounted: Mounted, server_root: str, mounts: Mapping[str, Mounted] | None = None
     ) -> None:
-        self._mounts = {path.rstrip("/") or "/": found for path, found in (mounts or {}).items()}
+        self._mounts = Mounts(mounts or {})
         self._listed: OrderedDict[tuple[int, int], dict[str, Node]] = OrderedDict()
         self._folders: dict[str, _Place] = {}
+        self._shifts: dict[int, int | None] = {}
         self._last: tuple[str, Mounted, Node, tuple[Extent, ...]] | None = None
         top = _Place(mounted, (), mounted.files.root)
         parts = tuple(part for part in server_root.split("/") if part)
@@ -66,6 +61,10 @@ class VolumeTree:
     def stat(self, path: str) -> TreeEntry:
         """As Tree says."""
         return _entry(path.rpartition("/")[2], self._resolve(path).node)
+
+    def changed_at(self, path: str) -> float:
+        """When the path's inode was changed last, by the clock of its host; symlinks followed."""
+        return self._resolve(path).node.changed_at
 
     def read_link(self, path: str) -> str:
         """As Tree says. Raise OSError where the path is no symlink."""
@@ -98,26 +97,56 @@ class VolumeTree:
         buffer[: len(data)] = data
         return len(data)
 
-    def extents(self, path: str) -> Iterator[DiskExtent]:
+    def extents(self, path: str) -> tuple[DiskExtent, ...]:
         """Where a file's bytes are on the volumes, in order; what no extent covers is zeros."""
-        mounted, _, extents = self._extents(path)
-        for extent in extents:
-            if extent.data is not None:
-                yield DiskExtent(extent.start, extent.length, mounted.volume, 0, extent.data)
-                continue
+        mounted, node = self._file(path)
+        volume, shift = mounted.volume, self._shift(mounted)
+        if shift is not None:
+            return tuple(
+                [
+                    DiskExtent(start, length, volume, 0 if data else shift + offset, data)
+                    for start, length, offset, data in mounted.files.extents(node)
+                ]
+            )
+        locate = mounted.files.device.locate
+        found: list[DiskExtent] = []
+        for extent in mounted.files.extents(node):
             start = extent.start
-            for stretch in mounted.files.device.locate(extent.offset, extent.length):
-                yield DiskExtent(start, stretch.length, mounted.volume, stretch.offset)
+            if extent.data is not None:
+                found.append(DiskExtent(start, extent.length, volume, 0, extent.data))
+                continue
+            for stretch in locate(extent.offset, extent.length):
+                found.append(DiskExtent(start, stretch.length, volume, stretch.offset))
                 start += stretch.length
+        return tuple(found)
+
+    def _shift(self, mounted: Mounted) -> int | None:
+        """Where a file system begins on its disk; None where it is in several pieces."""
+        known = self._shifts.get(id(mounted), -1)
+        if known == -1:
+            device = mounted.files.device
+            first, *others = device.locate(0, device.size)
+            known = self._shifts[id(mounted)] = None if others else first.offset
+        return known
 
     def _extents(self, path: str) -> tuple[Mounted, Node, tuple[Extent, ...]]:
         if self._last is None or self._last[0] != path:
-            place = self._resolve(path)
-            if place.node.kind is not EntryKind.FILE:
-                raise OSError(errno.EISDIR, "not a file", path)
-            extents = tuple(place.mounted.files.extents(place.node))
-            self._last = path, place.mounted, place.node, extents
+            mounted, node = self._file(path)
+            self._last = path, mounted, node, tuple(mounted.files.extents(node))
         return self._last[1:]
+
+    def _file(self, path: str) -> tuple[Mounted, Node]:
+        """A file's node; most are in a folder that was listed a moment ago."""
+        parent, _, name = path.rpartition("/")
+        folder = self._folders.get(parent)
+        listed = None if folder is None else self._listed.get(_key(folder))
+        node = None if listed is None else listed.get(name)
+        if folder is not None and node is not None and node.kind is EntryKind.FILE:
+            return folder.mounted, node
+        place = self._resolve(path)
+        if place.node.kind is not EntryKind.FILE:
+            raise OSError(errno.EISDIR, "not a file", path)
+        return place.mounted, place.node
 
     def _resolve(self, path: str) -> _Place:
         """Where a path is, every symlink followed that may be.
@@ -144,15 +173,34 @@ class VolumeTree:
 
     def _follow(self, path: str, link: _Place) -> _Place:
         """What a symlink leads to: anything below the root, or below what `LINKED_FOLDERS` lets out."""
-        target = self._target(link, _MOST_LINKS)
-        if target.is_below(self._root):
-            return target
         parts = path.split("/")
-        if len(parts) <= LINKED_FOLDERS.get(parts[0], 0) and target.node.kind is EntryKind.DIRECTORY:
+        may_lead_out = len(parts) <= LINKED_FOLDERS.get(parts[0], 0)
+        target = self._linked_folder(path, link) if may_lead_out else self._target(link, _MOST_LINKS)
+        if target.is_below(self._root) or (may_lead_out and target.node.kind is EntryKind.DIRECTORY):
             return target
         if any(target.is_below(folder) for folder in self._let_out(parts)):
             return target
         raise PermissionError(errno.EPERM, "a symlink leads out of the root", path)
+
+    def _linked_folder(self, path: str, link: _Place) -> _Place:
+        """The target of a link that may lead out. Raise as the class says."""
+        text = link.mounted.files.read_link(link.node)
+        try:
+            return self._target(link, _MOST_LINKS)
+        except UnknownMountError as error:
+            raise ConfigurationError(
+                f"{path} is a link to {text}, and it is not known which volume is mounted at"
+                f" {error.filename} or above",
+                "name it by the parameter VolumeMounts, say /mnt/ssd=/dev/sdg; it must be among the volumes"
+                " that are snapshotted",
+            ) from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not text.startswith("/"):
+                raise
+            raise SourceFileError(
+                f"{path} is a link to {text}, and nothing is there on the volume that VolumeMounts names",
+                "see at which path the host has mounted it, and correct the parameter",
+            ) from error
 
     def _let_out(self, parts: list[str]) -> Iterator[_Place]:
         """The folders on the way to a path that stand behind a symlink of their own."""
@@ -164,26 +212,8 @@ class VolumeTree:
         if links == 0:
             raise OSError(errno.ELOOP, "too many symlinks", "/".join(link.path))
         text = link.mounted.files.read_link(link.node)
-        parts = tuple(part for part in text.split("/") if part not in ("", "."))
-        if not text.startswith("/"):
-            start = _Place(link.mounted, (), link.mounted.files.root)
-            return self._walk(start, _normal((*link.path[:-1], *parts), text), links - 1)
-        mounted, rest = self._mount_of(text)
-        start = _Place(mounted, (), mounted.files.root)
-        return self._walk(start, _normal(rest, text), links - 1)
-
-    def _mount_of(self, target: str) -> tuple[Mounted, tuple[str, ...]]:
-        """The file system that is mounted on the longest part of an absolute path, and the rest."""
-        parts = [part for part in target.split("/") if part not in ("", ".")]
-        for length in range(len(parts), -1, -1):
-            mounted = self._mounts.get("/" + "/".join(parts[:length]))
-            if mounted is not None:
-                return mounted, tuple(parts[length:])
-        raise PermissionError(
-            errno.EPERM,
-            f"the symlink leads to {target}, and it is not known which volume is mounted there (name it:"
-            " ebs.mounts)",
-        )
+        mounted, path = self._mounts.resolve(link.mounted, link.path[:-1], text)
+        return self._walk(_Place(mounted, (), mounted.files.root), path, links - 1)
 
     def _walk(self, start: _Place, parts: tuple[str, ...], links: int = _MOST_LINKS) -> _Place:
         """A path from the top of a file system, links followed wherever they lead."""
@@ -226,30 +256,6 @@ def _below(folder: _Place, name: str, node: Node) -> _Place:
     return _Place(folder.mounted, (*folder.path, name), node)
 
 
-def _normal(parts: tuple[str, ...], text: str) -> tuple[str, ...]:
-    """The path without ``..``. Raise PermissionError where it climbs above the file system's top."""
-    found: list[str] = []
-    for part in parts:
-        if part != "..":
-            found.append(part)
-        elif found:
-            found.pop()
-        else:
-            raise PermissionError(errno.EPERM, f"the symlink's target {text} leads out of its volume")
-    return tuple(found)
-
-
 def _entry(name: str, node: Node) -> TreeEntry:
     size = node.size if node.kind is EntryKind.FILE else 0
     return TreeEntry(name, node.kind, size, node.mode)
-
-
-def parse_mounts(items: Iterable[str]) -> dict[str, str]:
-    """``/mnt/a=vol-1``, ``/mnt/b=/dev/sdg`` by path. Raise ValueError where one is malformed."""
-    found = {}
-    for item in items:
-        path, equals, volume = item.partition("=")
-        if not equals or not path.startswith("/") or not volume:
-            raise ValueError(f"'{item}' is not PATH=VOLUME")
-        found[os.path.normpath(path)] = volume
-    return found

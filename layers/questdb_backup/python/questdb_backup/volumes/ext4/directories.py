@@ -5,7 +5,6 @@ blocks as free space: all names are in leaves of the linear form, and are read a
 """
 
 import struct
-from collections.abc import Iterator
 
 from questdb_backup.volumes.crc32c import raw_crc32c
 from questdb_backup.volumes.ext4.damage import damaged
@@ -43,11 +42,12 @@ class DirectoryFormat:
         _, length, name_length, _ = _ENTRY.unpack_from(block, 12)
         return name_length == 2 and self._length(length) == self._block_size - 12
 
-    def entries(self, region: bytes, number: int, start: int = 0) -> Iterator[tuple[bytes, int]]:
+    def entries(self, region: bytes, number: int, start: int = 0) -> list[tuple[bytes, int]]:
         """Names and inode numbers in a block, or in the inline data, of directory ``number``.
 
         Raise DamagedVolumeError where the entries do not fill the region, or a name cannot be one.
         """
+        found: list[tuple[bytes, int]] = []
         at, end = start, len(region)
         unpack = _ENTRY.unpack_from
         while at < end:
@@ -63,8 +63,9 @@ class DirectoryFormat:
                 if not name or b"/" in name or b"\0" in name:
                     raise damaged(f"directory {number} has the name {name!r}")
                 if name not in _HIDDEN:
-                    yield name, inode
+                    found.append((name, inode))
             at += length
+        return found
 
     def _length(self, length: int) -> int:
         """rec_len as it is meant: blocks of 64 KiB need a 17th bit, and keep it in the lowest ones."""

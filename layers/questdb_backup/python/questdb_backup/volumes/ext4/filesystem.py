@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from questdb_backup.errors import UnsupportedVolumeError
@@ -12,7 +12,7 @@ from questdb_backup.volumes.ext4.block_pointers import BlockPointers
 from questdb_backup.volumes.ext4.blocks import Blocks, Overlay
 from questdb_backup.volumes.ext4.damage import damaged
 from questdb_backup.volumes.ext4.directories import DirectoryFormat
-from questdb_backup.volumes.ext4.extent_tree import ExtentTree
+from questdb_backup.volumes.ext4.extent_tree import ExtentTree, only_run
 from questdb_backup.volumes.ext4.features import Compatible, Incompatible
 from questdb_backup.volumes.ext4.inline_data import inline_content, inline_parts
 from questdb_backup.volumes.ext4.inodes import EXTENTS, INLINE_DATA, Inode, Inodes
@@ -25,6 +25,7 @@ from questdb_backup.volumes.ext4.superblock import (
     Superblock,
     parse_superblock,
 )
+from questdb_backup.volumes.known_names import KnownNames
 
 _SHORT_LINK = 60
 _LONGEST_LINK = 4096
@@ -40,6 +41,7 @@ class Ext4FileSystem:
         self._blocks = blocks
         self._was_dirty = was_dirty
         self._inodes = Inodes(superblock, blocks)
+        self._known = KnownNames(self._names)
         self._format = DirectoryFormat(
             superblock.block_size,
             has_checksums=superblock.has_checksums,
@@ -107,11 +109,8 @@ class Ext4FileSystem:
 
     def find(self, folder: Node, name: str) -> Node | None:
         """As FileSystem says; of names that fold to one case each is another."""
-        wanted = os.fsencode(name)
-        for found, number in self._names(folder):
-            if found == wanted:
-                return self._inodes.child(number).node
-        return None
+        number = self._known.find(folder, os.fsencode(name))
+        return None if number is None else self._inodes.child(number).node
 
     def read_link(self, node: Node) -> str:
         """As FileSystem says. Raise OSError where it is no symlink."""
@@ -136,8 +135,13 @@ class Ext4FileSystem:
             if content := inline_content(inode):
                 yield Extent(0, len(content), 0, content)
             return
+        width, size, overlay = self._superblock.block_size, inode.size, self._blocks.overlay
         for run in self._runs(inode):
-            yield from self._extents_of(run, inode.size)
+            if overlay.within(run.block, run.length):
+                yield from self._extents_of(run, size)
+            else:
+                start = run.start * width
+                yield Extent(start, min(run.length * width, size - start), run.block * width)
 
     def _names(self, folder: Node) -> Iterator[tuple[bytes, int]]:
         if folder.kind is not EntryKind.DIRECTORY:
@@ -175,10 +179,13 @@ class Ext4FileSystem:
             return inode.block_map[: inode.size]
         return b"".join(self._blocks.block(run.block) for run in self._runs(inode))[: inode.size]
 
-    def _runs(self, inode: Inode) -> Iterator[Run]:
+    def _runs(self, inode: Inode) -> Iterable[Run]:
         """The written blocks of an inode up to its size."""
         runs = runs_of(inode, self._superblock, self._blocks, self._inodes)
-        return cut(runs, -(-inode.size // self._superblock.block_size))
+        blocks = -(-inode.size // self._superblock.block_size)
+        if isinstance(runs, list) and runs[0].start + runs[0].length <= blocks:
+            return runs
+        return cut(runs, blocks)
 
     def _extents_of(self, run: Run, size: int) -> Iterator[Extent]:
         """The extents of a run: what the journal holds of it comes apart."""
@@ -197,12 +204,15 @@ class Ext4FileSystem:
             yield Extent(start, min((end - at) * width, size - start), at * width)
 
 
-def runs_of(inode: Inode, superblock: Superblock, blocks: Blocks, inodes: Inodes) -> Iterator[Run]:
-    """All written blocks of an inode, in order, whatever its size."""
-    if inode.flags & EXTENTS:
-        seed = partial(inodes.seed, inode.number, inode.node.generation)
-        return merged(ExtentTree(superblock, blocks, inode.number, seed).runs(inode.block_map))
-    return merged(BlockPointers(superblock, blocks, inode.number).runs(inode.block_map))
+def runs_of(inode: Inode, superblock: Superblock, blocks: Blocks, inodes: Inodes) -> Iterable[Run]:
+    """All written blocks of an inode, in order, whatever its size; a list where they lie together."""
+    if not inode.flags & EXTENTS:
+        return merged(BlockPointers(superblock, blocks, inode.number).runs(inode.block_map))
+    if run := only_run(inode.block_map):
+        superblock.check_blocks(run.block, run.length, "a file's only extent")
+        return [run]
+    seed = partial(inodes.seed, inode.number, inode.node.generation)
+    return merged(ExtentTree(superblock, blocks, inode.number, seed).runs(inode.block_map))
 
 
 def _refuse_external_journal(superblock: Superblock) -> None:

@@ -2,9 +2,8 @@
 
 import stat
 import struct
-from dataclasses import dataclass
-from functools import lru_cache, reduce
-from operator import xor
+from functools import lru_cache
+from typing import NamedTuple
 
 from questdb_backup.errors import UnsupportedVolumeError
 from questdb_backup.source.base import EntryKind
@@ -21,10 +20,15 @@ INLINE_DATA = 0x10000000
 BLOCK_MAP = slice(0x28, 0x64)
 """i_block: pointers, the root of an extent tree, a short symlink, or the begin of inline data."""
 BASE_SIZE = 128
-_FIELDS = struct.Struct("<H2xI18xH4xI64xI4xI")
-"""i_mode, i_size_lo, i_links_count, i_flags, i_generation, i_size_high."""
+_FIELDS = struct.Struct("<H2xI4xi10xH4xI64xI4xI16xH2xI")
+"""i_mode, i_size_lo, i_ctime, i_links_count, i_flags, i_generation, i_size_high; i_extra_isize and
+i_ctime_extra, which are behind the first 128 bytes."""
+_EXTRA_CTIME_END = 8
+"""i_extra_isize from which on i_ctime_extra is there: 30 bits of nanoseconds above 2 bits for the years
+from 2038 on."""
 _HIGH_CHECKSUM_END = 4
 """i_extra_isize from which on i_checksum_hi is there."""
+_SUMMED_EXTRA = 12
 _KEPT = 1 << 20
 """Bytes of inodes that are kept; each costs a few hundred bytes beside its own."""
 _KEPT_MARKS = 4096
@@ -42,8 +46,7 @@ _KINDS = {
 _HAS_SIZE = (EntryKind.FILE, EntryKind.SYMLINK)
 
 
-@dataclass(frozen=True, slots=True)
-class Inode:
+class Inode(NamedTuple):
     """An inode: ``size`` is what it says, of a directory too; ``raw`` are its bytes with the space behind."""
 
     node: Node
@@ -81,6 +84,9 @@ class Inodes:
         self._has_checksums = superblock.has_checksums
         self._is_good_block = lru_cache(maxsize=_KEPT_MARKS)(self._check_block)
         self.get = lru_cache(maxsize=_KEPT // superblock.inode_size)(self.read)
+        self._first = 0
+        self._block = b""
+        self._all_are_good = False
 
     def child(self, number: int) -> Inode:
         """The inode of a directory entry. Raise DamagedVolumeError where it can be none."""
@@ -91,7 +97,8 @@ class Inodes:
     def read(self, number: int) -> Inode:
         """The inode of that number. Raise DamagedVolumeError where it is free, or not right."""
         raw = self._raw(number)
-        mode, size, links, flags, generation, size_high = _FIELDS.unpack_from(raw)
+        fields = raw if len(raw) > BASE_SIZE else raw + bytes(_FIELDS.size - BASE_SIZE)
+        mode, size, changed, links, flags, generation, size_high, extra, fine = _FIELDS.unpack_from(fields)
         kind = _KINDS.get(stat.S_IFMT(mode))
         if kind is None or not links:
             raise damaged(f"inode {number} is in use, but it has mode {mode:#o} and {links} links")
@@ -99,7 +106,10 @@ class Inodes:
             size |= size_high << 32
         if size > _LONGEST_FILE * self._superblock.block_size:
             raise damaged(f"inode {number} has a size of {size} bytes")
-        node = Node(number, generation, kind, stat.S_IMODE(mode), size if kind in _HAS_SIZE else 0)
+        if extra >= _EXTRA_CTIME_END:
+            changed += ((fine & 3) << 32) + (fine >> 2) / 1e9
+        shown = size if kind in _HAS_SIZE else 0
+        node = Node(number, generation, kind, stat.S_IMODE(mode), shown, float(changed))
         return Inode(node, size, flags, raw)
 
     def seed(self, number: int, generation: int) -> int:
@@ -111,43 +121,56 @@ class Inodes:
         if not 0 < number <= superblock.inode_count:
             raise damaged(f"inode {number} of {superblock.inode_count} is named")
         group, index = divmod(number - 1, superblock.inodes_per_group)
-        table = self._groups.inode_table(group)
-        raw = self._blocks.read(
-            table * superblock.block_size + index * superblock.inode_size, superblock.inode_size
-        )
-        if self._has_checksums:
-            block, place = divmod(index, self._per_block)
-            if not self._is_good_block(table + block, number - place) and not self._is_good(number, raw):
-                raise damaged(f"inode {number} fails its checksum")
+        block, place = divmod(index, self._per_block)
+        if number - place != self._first:
+            self._enter(self._groups.inode_table(group) + block, number - place)
+        size = superblock.inode_size
+        raw = self._block[place * size : (place + 1) * size]
+        if not self._all_are_good and not self._is_good(number, raw):
+            raise damaged(f"inode {number} fails its checksum")
         return raw
 
+    def _enter(self, block: int, first: int) -> None:
+        """Take up a block of the table; the inodes of a directory mostly follow each other there."""
+        self._block = self._blocks.block(block)
+        self._all_are_good = not self._has_checksums or self._is_good_block(block, first)
+        self._first = first
+
     def _is_good(self, number: int, raw: bytes) -> bool:
-        has_high = len(raw) > BASE_SIZE and int.from_bytes(raw[0x80:0x82], "little") >= _HIGH_CHECKSUM_END
-        return fits_checksum(raw, number, self._superblock.checksum_seed, has_high=has_high)
+        seed = self._superblock.checksum_seed
+        if len(raw) > BASE_SIZE and int.from_bytes(raw[0x80:0x82], "little") >= _HIGH_CHECKSUM_END:
+            return raw_crc32c(_summed(number, raw, seed)) == 0
+        plain = raw[:0x7C] + bytes(2) + raw[0x7E:]
+        found = raw_crc32c(struct.pack("<I", number) + raw[0x64:0x68] + plain, seed) & 0xFFFF
+        return found == int.from_bytes(raw[0x7C:0x7E], "little")
 
-    def _check_block(self, block: int, number: int) -> bool:
-        """Whether all inodes of a block of the table, of which ``number`` is the first, fit their checksums.
+    def _check_block(self, block: int, first: int) -> bool:
+        """Whether all inodes of a block of the table, of which ``first`` is the first, fit their checksums.
 
-        A CRC is linear: that of several messages XORed is the XOR of theirs, so one of them does for all.
-        False may also mean that some of them were never used.
+        What leaves the remainder 0 does so shifted, and so does the XOR of several that do: that all of them
+        are right is seen by one CRC. False may also mean that one of them was never used.
         """
         size, count = self._superblock.inode_size, self._per_block
-        together = int.from_bytes(self._blocks.block(block), "little")
-        numbers = reduce(xor, range(number, number + count))
-        while count > 1:
-            count //= 2
-            together = together >> 8 * size * count ^ together & (1 << 8 * size * count) - 1
-        seed = self._superblock.checksum_seed if self._per_block == 1 else 0
-        return fits_checksum(together.to_bytes(size, "little"), numbers, seed, has_high=size > BASE_SIZE)
+        if size == BASE_SIZE:
+            return False
+        raw, seed, together = self._blocks.block(block), self._superblock.checksum_seed, 0
+        for place in range(count):
+            message = _summed(first + place, raw[place * size : (place + 1) * size], seed)
+            together ^= int.from_bytes(message, "little") << 8 * place
+        return raw_crc32c(together.to_bytes(size + _SUMMED_EXTRA + count, "little")) == 0
 
 
-def fits_checksum(raw: bytes, number: int, seed: int, *, has_high: bool) -> bool:
-    """Whether an inode fits its checksum, of which ``has_high`` tells whether its upper half is there."""
-    found, mask = int.from_bytes(raw[0x7C:0x7E], "little"), 0xFFFF
-    parts = [number.to_bytes(4, "little"), raw[0x64:0x68], raw[:0x7C], b"\0\0"]
-    if has_high:
-        found, mask = found | int.from_bytes(raw[0x82:0x84], "little") << 16, 0xFFFFFFFF
-        parts += [raw[0x7E:0x82], b"\0\0", raw[0x84:]]
-    else:
-        parts.append(raw[0x7E:])
-    return raw_crc32c(b"".join(parts), seed) & mask == found
+def _summed(number: int, raw: bytes, seed: int) -> bytes:
+    """What an inode's checksum is of, and it itself behind that: the CRC of both, from 0 on, has to be 0."""
+    parts = (
+        (number ^ seed).to_bytes(4, "little"),
+        raw[0x64:0x68],
+        raw[:0x7C],
+        b"\0\0",
+        raw[0x7E:0x82],
+        b"\0\0",
+        raw[0x84:],
+        raw[0x7C:0x7E],
+        raw[0x82:0x84],
+    )
+    return b"".join(parts)

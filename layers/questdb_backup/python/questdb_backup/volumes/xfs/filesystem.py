@@ -7,6 +7,7 @@ from uuid import UUID
 from questdb_backup.errors import DamagedVolumeError, UnsupportedVolumeError
 from questdb_backup.source.base import EntryKind
 from questdb_backup.volumes.base import Device, Extent, Node
+from questdb_backup.volumes.known_names import KnownNames
 from questdb_backup.volumes.xfs.directories import Directories
 from questdb_backup.volumes.xfs.extents import BlockMaps
 from questdb_backup.volumes.xfs.inodes import REALTIME, InodeTable
@@ -29,6 +30,7 @@ class XfsFileSystem:
         self._maps = BlockMaps(replayed, superblock)
         self._folders = Directories(replayed, superblock, self._maps)
         self._links = Symlinks(replayed, superblock, self._maps)
+        self._known = KnownNames(self._names)
         self._parents: dict[int, int] = {superblock.root_inode: 0}
         self._root = self._inodes.node(superblock.root_inode)
         if self._root.kind is not EntryKind.DIRECTORY:
@@ -80,10 +82,8 @@ class XfsFileSystem:
 
     def entries(self, folder: Node) -> Iterator[tuple[str, Node]]:
         """As FileSystem says. A directory with two names raises DamagedVolumeError."""
-        if folder.kind is not EntryKind.DIRECTORY:
-            raise NotADirectoryError(f"inode {folder.number}")
         seen: set[int] = set()
-        for name, number in self._folders.entries(self._inodes.inode(folder.number)):
+        for name, number in self._names(folder):
             node = self._inodes.node(number)
             if node.kind is EntryKind.DIRECTORY:
                 self._check_parent(folder.number, number, seen)
@@ -91,13 +91,8 @@ class XfsFileSystem:
 
     def find(self, folder: Node, name: str) -> Node | None:
         """As FileSystem says."""
-        if folder.kind is not EntryKind.DIRECTORY:
-            raise NotADirectoryError(f"inode {folder.number}")
-        wanted = os.fsencode(name)
-        for found, number in self._folders.entries(self._inodes.inode(folder.number)):
-            if found == wanted:
-                return self._inodes.node(number)
-        return None
+        number = self._known.find(folder, os.fsencode(name))
+        return None if number is None else self._inodes.node(number)
 
     def read_link(self, node: Node) -> str:
         """As FileSystem says."""
@@ -115,6 +110,11 @@ class XfsFileSystem:
             start = first << bits
             if written and start < size:
                 yield Extent(start, min(count << bits, size - start), offset)
+
+    def _names(self, folder: Node) -> Iterator[tuple[bytes, int]]:
+        if folder.kind is not EntryKind.DIRECTORY:
+            raise NotADirectoryError(f"inode {folder.number}")
+        return self._folders.entries(self._inodes.inode(folder.number))
 
     def _check_parent(self, folder: int, child: int, seen: set[int]) -> None:
         """Every directory has one parent and one name, so that a walk ends."""

@@ -21,13 +21,16 @@ CORE_BYTES = 176
 INODE_MAGIC = b"IN"
 MANY_EXTENTS = 1 << 4
 """Bit of flags2: the number of extents is of 64 bits (nrext64)."""
+BIG_TIME = 1 << 3
+"""Bit of flags2: times are nanoseconds since December 1901 (bigtime)."""
+_BIG_TIME_EPOCH = 1 << 31
 REALTIME = 1
 """Bit of flags: the data are on the realtime device."""
 
 _CHUNK = 1 << 16
 _CHUNKS = 48
 _CRC_AT = 100
-_CORE = struct.Struct(">2sHBB18xQ24xQ12xI2xB7xHI24xQ24xQ")
+_CORE = struct.Struct(">2sHBB18xQ16xQQ12xI2xB7xHI24xQ24xQ")
 _KINDS = {
     stat.S_IFREG: EntryKind.FILE,
     stat.S_IFDIR: EntryKind.DIRECTORY,
@@ -70,24 +73,23 @@ class InodeTable:
     def node(self, number: int) -> Node:
         """What an inode is. Raise DamagedVolumeError where it is free or damaged."""
         chunk, at = self._find(number)
-        magic, mode, version, _, _, size, _, _, _, generation, _, own_number = _CORE.unpack_from(chunk, at)
+        core = _CORE.unpack_from(chunk, at)
+        magic, mode, version, _, _, changed, size, _, _, _, generation, flags2, own_number = core
         if magic != INODE_MAGIC or version != 3 or own_number != number or not mode:
             raise _broken(number)
         kind = _KINDS.get(stat.S_IFMT(mode), EntryKind.OTHER)
         if kind is EntryKind.DIRECTORY or kind is EntryKind.OTHER:
-            return Node(number, generation, kind, mode & 0o7777, 0)
-        if size >> 63:
+            size = 0
+        elif size >> 63:
             raise _broken(number)
-        return Node(number, generation, kind, mode & 0o7777, size)
+        return Node(number, generation, kind, mode & 0o7777, size, _seconds(changed, flags2))
 
     def inode(self, number: int) -> Inode:
         """An inode with its data fork. Raise DamagedVolumeError where it is free or damaged."""
         chunk, at = self._find(number)
         core = _CORE.unpack_from(chunk, at)
-        magic, mode, version, form, many_extents, size, extents, fork_offset, flags, _, flags2, own_number = (
-            core
-        )
-        if magic != INODE_MAGIC or version != 3 or own_number != number or not mode:
+        magic, mode, version, form, many_extents, _, size, extents, fork_offset, flags, _, flags2 = core[:-1]
+        if magic != INODE_MAGIC or version != 3 or core[-1] != number or not mode:
             raise _broken(number)
         room = fork_bytes(self._superblock.inode_bytes, fork_offset)
         if room < 0:
@@ -139,6 +141,13 @@ class InodeTable:
         size = self._superblock.inode_bytes
         if not self._device.is_patched(index * _CHUNK + at, size):
             check_crc(chunk[at : at + size], _CRC_AT, f"inode {number}")
+
+
+def _seconds(time: int, flags2: int) -> float:
+    """A time of an inode: nanoseconds since 1901, or seconds since the epoch and nanoseconds."""
+    if flags2 & BIG_TIME:
+        return time / 1e9 - _BIG_TIME_EPOCH
+    return (time >> 32) - (time >> 63 << 32) + (time & 0xFFFFFFFF) / 1e9
 
 
 def fork_bytes(inode_bytes: int, fork_offset: int) -> int:
