@@ -207,7 +207,7 @@ def test_a_frozen_server_does_not_hold_a_release_beyond_its_timeout(new_server: 
         ("sslmode=require", DatabaseRejectedError),
         ("sslmode=nonsense", DatabaseRejectedError),
         ("connect_timeout=soon", DatabaseRejectedError),
-        (f"port={free_port()}", DatabaseUnavailableError),
+        pytest.param(f"port={free_port()}", DatabaseUnavailableError, id="no-server"),
         ("host=no.such.host.invalid", DatabaseUnavailableError),
     ],
 )
