@@ -4,7 +4,8 @@ A root of the data set "exchange" (SCALE 0.15 by default: about 550 MB), made by
 ext4 image, which the stand-in serves from a process of its own. In turn, three times: all blocks that the
 units need by nothing but boto3 (the raw rate); the same files by UploadPartitions from the page cache (the
 codec's rate, source ``path``); and by UploadPartitions from the snapshot. Units go to a new folder each time.
-The ratio is of the last rate to the lower one of the other two: all of it shares this machine's processors.
+The ratio is of the last rate to the lower one of the other two. All of it shares this machine's processors:
+"one after other" is the rate at which they do the work of both.
 """
 
 import os
@@ -135,21 +136,21 @@ def measure(folder: Path, root: Path, snapshot_id: str) -> list[tuple[float, flo
 def main() -> None:
     """Print a line for each round, then the medians."""
     root = frozen_roots("exchange", float(sys.argv[1]) if sys.argv[1:] else DEFAULT_SCALE).roots[0]
-    print(
-        f"{'round':>6} {'boto3 alone MiB/s':>18} {'page cache MiB/s':>17} {'snapshot MiB/s':>15} {'ratio':>6}"
-    )
+    columns = ("round", "boto3 alone", "page cache", "one after other", "snapshot", "ratio")
+    print("  ".join(f"{name:>11}" for name in columns), "  (MiB/s)")
     with tempfile.TemporaryDirectory(prefix="questdb-backup-ebs-") as name:
         folder = Path(name)
         with served_image(folder, make_image(folder, root)) as snapshot_id:
             rates = measure(folder, root, snapshot_id)
-    raw, path, ebs = (statistics.median(column) for column in zip(*rates, strict=True))
     ratio = statistics.median(each[2] / min(each[:2]) for each in rates)
+    raw, path, ebs = (statistics.median(column) for column in zip(*rates, strict=True))
     _print("median", raw, path, ebs, ratio)
 
 
 def _print(name: str, raw: float, path: float, ebs: float, ratio: float | None = None) -> None:
     ratio = ebs / min(raw, path) if ratio is None else ratio
-    print(f"{name:>6} {raw:>18.0f} {path:>17.0f} {ebs:>15.0f} {ratio:>6.2f}", flush=True)
+    both = 1 / (1 / raw + 1 / path)
+    print(f"{name:>11}  {raw:>11.0f}  {path:>11.0f}  {both:>15.0f}  {ebs:>11.0f}  {ratio:>11.2f}", flush=True)
 
 
 if __name__ == "__main__":

