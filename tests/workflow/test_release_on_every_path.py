@@ -129,7 +129,7 @@ def test_snapshots_are_read_after_they_are_completed_and_copied_once_released() 
     assert "UploadPartitions" not in reached("CreateSnapshots", "ebs", stop_at="PlanBackup")
     for source in ("path", "frozen"):
         everything = reached("AcquireLock", source)
-        assert not everything & {"CreateSnapshots", "CheckSnapshots", "WaitForSnapshots"}
+        assert not everything & {"CreateSnapshots", "CheckSnapshots", "WaitForSnapshots", "IsSnapshotWhole"}
 
 
 def held() -> list[str]:
