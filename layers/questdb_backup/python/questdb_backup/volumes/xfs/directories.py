@@ -18,7 +18,6 @@ _INDEX_OFFSET = 1 << 35
 _SINGLE, _DATA = b"XDB3", b"XDD3"
 _CRC_AT = 4
 _HEADER = 64
-_FREE = 0xFFFF
 _ENTRY = struct.Struct(">QB")
 _INDEX_ENTRY = 8
 _DOTS = (b".", b"..")

@@ -37,7 +37,6 @@ _INDEX_STAMP = (24, 32)
 _INDEX_MAGICS = (b"\x3d\xf1", b"\x3d\xff", b"\x3e\xbe", b"\x3b\xee")
 _INDEX_MAGIC_AT = 8
 _HEADER_BYTES = 264
-_META_UUID_AT = 248
 _NEVER = 0xFFFFFFFFFFFFFFFF
 
 
