@@ -30,7 +30,6 @@ from questdb_backup.stores.fs_lock import locked
 from questdb_backup.stores.keys import check_key, check_prefix, check_range
 
 _STALE_SECONDS = 24 * 3600
-_FOLDER_TRIES = 20
 _OURS = "questdb-backup-"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -106,13 +105,13 @@ class FsObjectStore:
         path = self._path(key)
         with self._errors(key, writes=True), self._temporary(data) as temporary:
             try:
-                self._put(path, lambda: self._place(temporary, path, key))
+                self._place(temporary, path, key)
             except FileExistsError as error:
                 if path.read_bytes() != data:
                     raise ObjectExistsError(
                         f"'{key}' is in {self.location} already, with other bytes"
                     ) from error
-            _sync_folder(path.parent)
+            self._make_durable(path)
 
     def replace(self, key: str, data: bytes, expected: str | None) -> str:
         """Compare-and-swap under the lock of this key in ``atomic_write_dir``."""
@@ -122,7 +121,7 @@ class FsObjectStore:
             if (found.version if found else None) != expected:
                 raise PreconditionFailedError(f"'{key}' in {self.location} was changed by another writer")
             self._put(path, lambda: temporary.replace(path))
-            _sync_folder(path.parent)
+            self._make_durable(path)
         return _version(data)
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -208,7 +207,7 @@ class FsObjectStore:
         """
         if folder == self._root or folder in self._synced:
             return
-        if not _holds_something(folder):
+        if not folder.is_dir() or _is_empty(folder):
             self._make_folder(folder.parent)
             # Not exist_ok: where another removes it at that moment it says "exists" of what is gone.
             with suppress(FileExistsError):
@@ -217,22 +216,31 @@ class FsObjectStore:
         self._synced.add(folder)
 
     def _put(self, path: Path, put: Callable[[], object]) -> None:
-        """Make the folder, and ``put`` the file there; again where another's `delete` removed it between."""
-        for left in reversed(range(_FOLDER_TRIES)):
-            try:
+        """Make the folder, and ``put`` the file there.
+
+        Where another's `delete` removed the folder between, again under the lock of such removals.
+        """
+        try:
+            self._make_folder(path.parent)
+            put()
+        except FileNotFoundError:
+            self._synced.difference_update(path.parents)
+            with locked(self._folders_lock):
                 self._make_folder(path.parent)
                 put()
-                return
-            except FileNotFoundError:
-                self._synced.difference_update(path.parents)
-                if not left:
-                    raise
+
+    def _make_durable(self, path: Path) -> None:
+        """Sync the folder of the file; another may have deleted both by now."""
+        with suppress(FileNotFoundError):
+            _sync_folder(path.parent)
 
     def _remove_empty(self, folder: Path) -> None:
         """Remove the folder and those above it, as far as they are empty; never ``root``."""
-        with suppress(OSError):  # it holds something, or is gone, or stays: nobody misses it
-            while folder != self._root:
-                folder.rmdir()
+        # It holds something, or is gone, or its lock is taken: it stays, and nobody misses it.
+        with suppress(OSError, StoreUnavailableError):
+            while folder != self._root and _is_empty(folder):
+                with locked(self._folders_lock):
+                    folder.rmdir()
                 self._synced.discard(folder)
                 folder = folder.parent
 
@@ -251,14 +259,19 @@ class FsObjectStore:
     def _place(self, temporary: Path, path: Path, key: str) -> None:
         """Let the file appear under its key. Raise FileExistsError where something is there."""
         try:
-            os.link(temporary, path)
+            self._put(path, lambda: os.link(temporary, path))
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
             with locked(self._lock_path(key)):  # FAT, CIFS, some FUSE: every writer comes this way there
                 if os.path.lexists(path):
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
-                temporary.replace(path)
+                self._put(path, lambda: temporary.replace(path))
+
+    @property
+    def _folders_lock(self) -> Path:
+        """The lock under which empty folders are removed; taken after the lock of a key, never before."""
+        return self._atomic / f"{_OURS}folders.lock"
 
     def _lock_path(self, key: str) -> Path:
         return self._atomic / f"{_OURS}{blake3(key.encode()).hexdigest(length=16)}.lock"
@@ -313,10 +326,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _holds_something(folder: Path) -> bool:
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        return next(entries, None) is not None
-    return False
+def _is_empty(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
 
 
 def _size(entry: "os.DirEntry[str]") -> int | None:
