@@ -18,6 +18,7 @@ from questdb_backup.manifest import Entry, Manifest, read_manifest, read_shard
 from questdb_backup.questdb.memory import InMemoryQuestDB
 from questdb_backup.services import Config, Services
 from questdb_backup.source.base import EntryKind, GroupOutline, PlannedFile, PlannedTable, TreeEntry
+from questdb_backup.source.clones import NoClones
 from questdb_backup.status.memory import MemoryStatusStore
 from questdb_backup.stores.counting import CountingStore
 from questdb_backup.stores.memory import MemoryObjectStore
@@ -152,6 +153,7 @@ class Kit:
             make_status=lambda: changes.get("status", self.status),
             make_database=lambda: changes.get("database", self.database),
             make_source=lambda _version: changes.get("source", self.source),
+            make_clones=lambda: changes.get("clones") or NoClones(),
             clock=self.clock,
         )
 

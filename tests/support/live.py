@@ -20,6 +20,7 @@ from questdb_backup.local.runner import run_backup, run_restore
 from questdb_backup.questdb.base import CreateOutcome, Database, DatabaseState, Fence, ReleaseOutcome
 from questdb_backup.services import Services
 from questdb_backup.source.base import GroupOutline, PlannedTable, Source, Tree, TreeEntry
+from questdb_backup.source.clones import Clones
 from questdb_backup.steps.lock import drop_run_lease, take_lease
 from questdb_backup.steps.prune import prune_backups
 from questdb_backup.stores.base import ObjectStore
@@ -87,6 +88,23 @@ class WatchedSource:
         return self._inner.torn_tables()
 
 
+class WatchedClones:
+    """Clones that are watched where workers read them."""
+
+    def __init__(self, inner: Clones, on_read: OnRead) -> None:
+        self._inner = inner
+        self._on_read = on_read
+
+    def add(self, run: str, path: str) -> None:
+        self._inner.add(run, path)
+
+    def tree(self, run: str) -> Tree:
+        return WatchedTree(self._inner.tree(run), self._on_read)
+
+    def clear(self) -> None:
+        self._inner.clear()
+
+
 class WatchedDatabase:
     """A database that calls ``before`` ahead of the first question, ``after`` when CREATE has returned."""
 
@@ -118,6 +136,7 @@ def watched(
     place: Place,
     *,
     on_read: OnRead = nothing,
+    on_clone_read: OnRead = nothing,
     before: Callable[[], None] = nothing,
     after: Callable[[], None] = nothing,
     settles: bool = True,
@@ -130,6 +149,7 @@ def watched(
         make_status=lambda: sound.status,
         make_database=lambda: WatchedDatabase(sound.database, before, after),
         make_source=lambda version: WatchedSource(sound.make_source(version), on_read, settles=settles),
+        make_clones=lambda: WatchedClones(sound.clones, on_clone_read),
     )
 
 

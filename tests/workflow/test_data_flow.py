@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.state_graph import ways
+
 Json = dict[str, Any]
 
 FOLDER = Path(__file__).parents[2] / "statemachine"
@@ -47,18 +49,10 @@ def read_by(state: Json) -> set[str]:
     return set(names({key: value for key, value in state.items() if key not in outside}))
 
 
-def chosen(state: Json, source: str) -> list[str]:
-    """Where a Choice can go."""
-    rules = state["Choices"]
-    if any(rule.get("Variable") != "$.source" for rule in rules):
-        return [*(rule["Next"] for rule in rules), state["Default"]]
-    return [*(rule["Next"] for rule in rules if rule["StringEquals"] == source), state["Default"]][:1]
-
-
 def written_to(state: Json, source: str) -> Iterator[tuple[str, set[str]]]:
     """Each successor with what is written on the way to it."""
     if state["Type"] == "Choice":
-        yield from ((name, set()) for name in chosen(state, source))
+        yield from ((name, set()) for name in ways(state, {"$.source": source}))
     elif "Next" in state:
         yield state["Next"], set(names(state.get("ResultPath")))
     for catcher in state.get("Catch", []):

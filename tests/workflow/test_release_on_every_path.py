@@ -1,7 +1,8 @@
 """The backup machine's graph: whatever happens after CHECKPOINT CREATE, a release is passed.
 
 A path is walked by Next, Choices, Default and Catch. A Choice on ``$.source`` is decided by the source of the
-run, which AcquireLock sets and no later state may change; every other Choice may go any way.
+run, which AcquireLock sets and no later state may change, one on ``$.plan.cloned`` by what PlanBackup said
+last, which of a live root may be either; every other Choice may go any way.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from questdb_backup.errors import transient_error_names
+from tests.support.state_graph import ways
 
 Json = dict[str, Any]
 
@@ -45,18 +47,9 @@ def tasks(states: Json) -> Iterator[tuple[str, Json]]:
             yield from tasks(state["ItemProcessor"]["States"])
 
 
-def choices(state: Json, source: str) -> list[str]:
-    """Where a Choice can go: as the source decides, or anywhere."""
-    rules = state["Choices"]
-    if any(rule.get("Variable") != "$.source" for rule in rules):
-        return [rule["Next"] for rule in rules] + [state["Default"]]
-    taken = [rule["Next"] for rule in rules if rule["StringEquals"] == source]
-    return [*taken[:1]] or [state["Default"]]
-
-
-def successors(state: Json, source: str) -> list[str]:
+def successors(state: Json, source: str, *, cloned: bool) -> list[str]:
     if state["Type"] == "Choice":
-        return choices(state, source)
+        return ways(state, {"$.source": source, "$.plan.cloned": cloned})
     following = [state["Next"]] if "Next" in state else []
     return following + [catcher["Next"] for catcher in state.get("Catch", [])]
 
@@ -65,16 +58,18 @@ def reached(
     start: str, source: str, *, stop_at_release: bool = False, stop_at: str | None = None
 ) -> set[str]:
     """The states that a run can come to from here; with `stop_at_release` not past a release."""
-    seen: set[str] = set()
-    ahead = [start]
+    seen: set[tuple[str, bool]] = set()
+    ahead = [(start, False)]
     while ahead:
-        name = ahead.pop()
-        if name in seen:
+        place = name, cloned = ahead.pop()
+        if place in seen:
             continue
-        seen.add(name)
+        seen.add(place)
         if name != stop_at and not (stop_at_release and BACKUP[name].get("Resource") == RELEASE):
-            ahead += successors(BACKUP[name], source)
-    return seen
+            either = (False, True) if name == "PlanBackup" and source == "path" else (cloned,)
+            following = successors(BACKUP[name], source, cloned=cloned)
+            ahead += [(each, after) for each in following for after in either]
+    return {name for name, _ in seen}
 
 
 def is_terminal(name: str) -> bool:
@@ -118,6 +113,15 @@ def test_on_snapshots_nothing_but_their_creation_and_its_verification_holds_the_
         "ReleaseAndTryAgain",
         "ReleaseAfterError",
     }
+
+
+def test_clones_are_read_after_the_release_and_then_the_backup_is_complete() -> None:
+    planned = {"$.source": "path", "$.plan.cloned": True}
+    assert ways(BACKUP["WhatWasPlanned"], planned) == ["VerifyCheckpoint"]
+    assert BACKUP["VerifyCheckpoint"]["Next"] == "ReleaseCheckpoint"
+    assert ways(BACKUP["WhatIsReleased"], planned) == ["WasItCloned"]
+    assert ways(BACKUP["WasItCloned"], planned) == ["UploadPartitions"]
+    assert ways(BACKUP["WhatWasCopied"], planned) == ["CompleteBackup"]
 
 
 def test_snapshots_are_read_after_they_are_completed_and_copied_once_released() -> None:

@@ -1,7 +1,7 @@
 """Cuts a source into units of work, and leaves out what is stored already."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
@@ -15,6 +15,7 @@ from questdb_backup.errors import SourceFileError
 from questdb_backup.increment import Carried, carry_over, descends, spent_packs
 from questdb_backup.leftovers import LeftUnit, left_of, left_units, place_of
 from questdb_backup.manifest import Manifest, ShardRef, read_shard
+from questdb_backup.services import logger
 from questdb_backup.settled import Settled, SettledTable, encode_settled
 from questdb_backup.source.base import GroupOutline, PlannedGroup, PlannedTable, Source
 from questdb_backup.steps.run import Run
@@ -31,9 +32,12 @@ from questdb_backup.units import (
     whole_file,
 )
 
+Clone = Callable[[str], None]
+"""Keeps a file of the root as it is now. Raises OSError where that cannot be done."""
+
 
 class Planner:
-    """Writes units, and gives the work list: ``{unit, attempt, bytes, first, last}`` for each.
+    """Writes units, and gives the work list: ``{unit, attempt, bytes, first, last, cloned}`` for each.
 
     It holds one unit, and what the manifest says of the previous backup. ``largest`` is the bytes that no
     unit is to exceed.
@@ -64,11 +68,16 @@ class Planner:
         """Let the workers read from EBS snapshots; ``locate`` tells where the files lie on them."""
         self._volumes, self._locate = volumes, locate
 
-    def plan(self, origin: Source, settled: Settled, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Everything that the checkpoint references; ``before`` is the work list of what is settled."""
+    def plan(
+        self, origin: Source, settled: Settled, before: list[dict[str, Any]], clone: Clone | None = None
+    ) -> list[dict[str, Any]]:
+        """Everything that the checkpoint references; ``before`` is the work list of what is settled.
+
+        ``clone`` is given each file that is to be read; where it raises OSError, all are read from the root.
+        """
         run = self._run
         self._left += left_of(run.backup_timestamp, before)
-        items = self._write(self.shares(origin, settled, len(before)), len(before))
+        items = self._write(self.shares(origin, settled, len(before)), len(before), clone=clone)
         tables = _encode_tables(origin.tables())
         self._store.create(keys.plan_tables(run.instance, run.backup_timestamp, self._attempt), tables)
         return items
@@ -93,7 +102,12 @@ class Planner:
             yield share
 
     def _write(
-        self, shares: Iterator[tuple[UnitItem, ...]], first: int, *, settled: bool = False
+        self,
+        shares: Iterator[tuple[UnitItem, ...]],
+        first: int,
+        *,
+        settled: bool = False,
+        clone: Clone | None = None,
     ) -> list[dict[str, Any]]:
         run = self._run
         items: list[dict[str, Any]] = []
@@ -102,6 +116,7 @@ class Planner:
                 unit = self._unit(number, share, settled=settled)
                 key = keys.unit(run.instance, run.backup_timestamp, number, self._attempt)
                 writes.create(key, encode_unit(unit))
+                clone = clone and _all_cloned(unit, clone)
                 items.append(
                     {
                         "unit": number,
@@ -111,6 +126,8 @@ class Planner:
                         "last": place_of(share[-1], end=True),
                     }
                 )
+        for item in items:
+            item["cloned"] = clone is not None
         return items
 
     def _everything(self, origin: Source, settled: Settled) -> Iterator[PlannedItem]:
@@ -168,6 +185,16 @@ class Planner:
                 for shard in self._tables[name].shards:
                     if shard.first <= last and first <= shard.last and shard.key not in self.spent:
                         yield shard
+
+
+def _all_cloned(unit: Unit, clone: Clone) -> Clone | None:
+    try:
+        for piece in unit.files_to_read():
+            clone(piece.file.path)
+    except OSError as error:
+        logger.info("nothing is cloned, files are read while the checkpoint is held: %s", error)
+        return None
+    return clone
 
 
 def _note(settled: Settled, share: tuple[UnitItem, ...], number: int) -> None:

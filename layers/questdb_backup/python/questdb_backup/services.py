@@ -19,6 +19,7 @@ from questdb_backup.errors import ConfigurationError
 from questdb_backup.gentle.base import NoThrottle, Throttle
 from questdb_backup.questdb.base import Database
 from questdb_backup.source.base import Source
+from questdb_backup.source.clones import Clones, NoClones
 from questdb_backup.status.base import StatusStore
 from questdb_backup.stores.base import ObjectStore
 
@@ -117,6 +118,7 @@ class Services:
     make_database: Callable[[], Database]
     make_source: Callable[[str | None], Source]
     """Given the server version, the source of the files."""
+    make_clones: Callable[[], Clones] = NoClones
     make_ec2: Callable[[], Ec2] = _no_ec2
     make_direct: Callable[[], DirectApi] = _no_direct
     make_volumes: Callable[[], VolumeService] = _no_volumes
@@ -147,6 +149,11 @@ class Services:
     def database(self) -> Database:
         """The server."""
         return self.make_database()
+
+    @cached_property
+    def clones(self) -> Clones:
+        """What keeps files of the root, so that the checkpoint can be released before they are read."""
+        return self.make_clones()
 
     @cached_property
     def ec2(self) -> Ec2:

@@ -107,6 +107,14 @@ class Unit:
         """What a worker has to read."""
         return sum(item.bytes for item in self.items if isinstance(item, UnitGroup))
 
+    def files_to_read(self) -> Iterator[UnitFile]:
+        """The files, and pieces of files, that a worker reads, in its order."""
+        for item in self.items:
+            if isinstance(item, UnitGroup):
+                yield from (
+                    piece for piece in item.files if piece.file.kind is EntryKind.FILE and not piece.kept
+                )
+
 
 def unit_limit(number: int, largest: int | None = None) -> int:
     """Bytes that unit ``number`` aims at: 512 MiB, doubled after every 1,000 units, ``largest`` at most.

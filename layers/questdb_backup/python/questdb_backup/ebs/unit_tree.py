@@ -1,14 +1,13 @@
 """What a worker reads on the EBS route: stretches of snapshots, which its unit names."""
 
 import errno
-from collections.abc import Iterator
 from contextlib import ExitStack
 from types import TracebackType
 
 from questdb_backup.ebs.base import BLOCK_BYTES, DirectApi
 from questdb_backup.ebs.blocks import BlockReader
 from questdb_backup.source.base import EntryKind, TreeEntry
-from questdb_backup.units import DiskExtent, Unit, UnitFile, UnitGroup
+from questdb_backup.units import DiskExtent, Unit
 
 Wanted = tuple[str, int]
 """A snapshot's id and a block's index."""
@@ -23,7 +22,7 @@ class UnitTree:
     def __init__(self, api: DirectApi, unit: Unit) -> None:
         self._volumes = unit.volumes
         self._files: dict[str, tuple[int, list[DiskExtent]]] = {}
-        for piece in _to_read(unit):
+        for piece in unit.files_to_read():
             _, extents = self._files.get(piece.file.path, (0, []))
             extents.extend(piece.extents)
             self._files[piece.file.path] = piece.file.size, extents
@@ -106,16 +105,10 @@ def _zero(buffer: memoryview) -> None:
     buffer[:] = bytes(len(buffer))
 
 
-def _to_read(unit: Unit) -> Iterator[UnitFile]:
-    for item in unit.items:
-        if isinstance(item, UnitGroup):
-            yield from (piece for piece in item.files if piece.file.kind is EntryKind.FILE and not piece.kept)
-
-
 def wanted_blocks(unit: Unit) -> list[Wanted]:
     """The blocks that the unit's files need, in the order in which they are read."""
     wanted: list[Wanted] = []
-    for piece in _to_read(unit):
+    for piece in unit.files_to_read():
         for extent in piece.extents:
             if extent.data is None:
                 first, last = extent.offset // BLOCK_BYTES, (extent.offset + extent.length - 1) // BLOCK_BYTES

@@ -13,6 +13,7 @@ from questdb_backup.questdb.base import Database
 from questdb_backup.services import Config, Services
 from questdb_backup.settings import Settings, load_settings
 from questdb_backup.source.base import Source
+from questdb_backup.source.clones import Clones
 from questdb_backup.status.base import StatusStore
 from questdb_backup.stores.base import ObjectStore
 
@@ -138,6 +139,7 @@ class Place:
             make_status=self._status,
             make_database=self._database,
             make_source=self._source,
+            make_clones=self._clones,
             make_throttle=self._throttle,
             lower_priorities=Priorities(nice=settings.nice, io=IoPriority(settings.io_priority)).lower_thread,
         )
@@ -188,6 +190,12 @@ class Place:
         from questdb_backup.questdb.conninfo import conninfo_from
 
         return conninfo_from(self.options.dsn, self._environ)
+
+    def _clones(self) -> Clones:
+        from questdb_backup.source.clones import FileClones, NoClones
+
+        root = self.root
+        return NoClones() if root is None else FileClones(root, root / STATE_FOLDER / "clones")
 
     def _source(self, version: str | None) -> Source:
         from questdb_backup.source.path import CheckpointSource, LocalTree

@@ -60,6 +60,7 @@ def complete_backup(
         known = _publish(services, run, manifest)
     if release is not None:
         services.status.record_fence(run.instance, run.backup_timestamp, run.token, Fence())
+    services.clones.clear()
     _emit(services, known)
     return backup_to_json(run.instance, known)
 

@@ -28,6 +28,7 @@ def fail_backup(
         record_failure(services, run.instance, run.backup_timestamp, told or error_text(error))
     if release is not None or fence.db_now is None:
         services.status.record_fence(run.instance, run.backup_timestamp, run.token, Fence())
+    services.clones.clear()
     backup = backup_to_json(run.instance, row) if row is not None and complete else None
     return {"outcome": "complete" if complete else "failed", "backup": backup}
 

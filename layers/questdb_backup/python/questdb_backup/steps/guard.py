@@ -85,6 +85,7 @@ def _end_run(services: Services, instance: str, live: LiveRun, reason: str) -> b
     """Fail the row unless the manifest is listed; drop the lease. Give whether it is listed."""
     row = read_catalog(services.store, instance).row(live.run)
     complete = row is not None and row.manifest is not None
+    services.clones.clear()
     if not complete:
         record_failure(services, instance, live.run, live.abort_reason or reason)
     update_catalog(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 from typing import Any
 
 from questdb_backup import keys
@@ -9,7 +10,7 @@ from questdb_backup.catalog import Catalog
 from questdb_backup.ebs.base import VolumeSnapshot
 from questdb_backup.errors import DamagedBackupError, SourceFileError
 from questdb_backup.manifest import Manifest, read_manifest
-from questdb_backup.planner import Planner
+from questdb_backup.planner import Clone, Planner
 from questdb_backup.services import Services, logger
 from questdb_backup.settled import read_settled
 from questdb_backup.source.base import Source
@@ -33,7 +34,8 @@ def plan_backup(
     any more, so that they are stored before the checkpoint is held; else everything. With ``snapshots``
     the files are read out of those, which must hold the database of ``data_id``, where the server tells
     it. A list that an earlier attempt finished is taken as it is. The outcome is ``planned``, or ``torn``
-    where a table was dropped while CREATE ran: then the checkpoint in the snapshots has a hole. Raise
+    where a table was dropped while CREATE ran: then the checkpoint in the snapshots has a hole. Where it is
+    ``cloned``, all that is to be read was cloned, and the checkpoint need not be held any more. Raise
     SourceFileError where a referenced file is missing or too short, LeaseLostError.
     """
     began = time.monotonic()
@@ -66,7 +68,9 @@ def plan_backup(
         if settled:
             items = planner.plan_settled(origin)
         else:
-            items = planner.plan(origin, read_settled(services.store, run), before)
+            items = planner.plan(
+                origin, read_settled(services.store, run), before, _clone(services, run, source)
+            )
         services.store.create(key, json.dumps(items).encode())
         if source == "ebs":
             # Units, tables and the list itself. Another attempt that finds the list counts nothing.
@@ -83,6 +87,7 @@ def plan_backup(
         "bucket": bucket,
         "key": whole_key,
         "settled": settled,
+        "cloned": any(item["cloned"] for item in items),
         "first": len(before),
         "units": len(items),
         "attempt": items[0]["attempt"] if items else attempt,
@@ -90,6 +95,14 @@ def plan_backup(
         "previous": base.backup_timestamp if base else None,
         **facts,
     }
+
+
+def _clone(services: Services, run: Run, source: str) -> Clone | None:
+    """What a live root has under its checkpoint is cloned where it can be; an earlier attempt's goes."""
+    if source != "path":
+        return None
+    services.clones.clear()
+    return partial(services.clones.add, run.backup_timestamp)
 
 
 def previous_manifest(store: ObjectStore, catalog: Catalog) -> Manifest | None:

@@ -27,7 +27,7 @@ _SMALL_BYTES = 1 << 14
 """Shorter chunks are encoded at once: to hand them to another thread would cost more."""
 
 
-def upload_partitions(services: Services, run: Run, item: dict[str, int], attempt: int) -> dict[str, Any]:
+def upload_partitions(services: Services, run: Run, item: dict[str, Any], attempt: int) -> dict[str, Any]:
     """Store one unit: packs, then the result object. Gives nothing: the result is beside the data.
 
     Raise SourceFileError where a referenced file is missing or short, LeaseLostError where the run
@@ -42,7 +42,7 @@ def upload_partitions(services: Services, run: Run, item: dict[str, int], attemp
     return {}
 
 
-def _upload(services: Services, run: Run, item: dict[str, int], attempt: int) -> None:
+def _upload(services: Services, run: Run, item: dict[str, Any], attempt: int) -> None:
     began = time.monotonic()
     check_lease(services, run)
     number = item["unit"]
@@ -53,7 +53,7 @@ def _upload(services: Services, run: Run, item: dict[str, int], attempt: int) ->
         lambda index: keys.pack_name(run.backup_timestamp, number, attempt, index),
         lambda name, data: services.store.create(keys.pack(run.instance, name), data),
     )
-    with writer, open_unit_tree(services, unit) as tree:
+    with writer, _open_tree(services, run, unit, cloned=bool(item.get("cloned"))) as tree:
         worker = _Worker(services, run, number, known, writer, tree)
         items = worker.store(unit)
         writer.flush()
@@ -85,10 +85,10 @@ class CountedTree(Tree, Protocol):
 
 
 @contextmanager
-def open_unit_tree(services: Services, unit: Unit) -> Iterator[Tree]:
-    """What the unit's files are read from: the root on this host, or their stretches of EBS snapshots."""
+def _open_tree(services: Services, run: Run, unit: Unit, *, cloned: bool) -> Iterator[Tree]:
+    """What the unit's files are read from: their stretches of EBS snapshots, their clones, or the root."""
     if not unit.volumes:
-        yield services.make_source(None).tree
+        yield services.clones.tree(run.backup_timestamp) if cloned else services.make_source(None).tree
         return
     from questdb_backup.ebs.unit_tree import UnitTree
 
