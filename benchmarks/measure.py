@@ -51,6 +51,11 @@ class Measured:
     output: str
 
 
+def _environment() -> dict[str, str]:
+    """This process's, but a command in Python keeps its bytecode, as one that was installed has it."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def measure(
     command: Sequence[str],
     *,
@@ -70,7 +75,7 @@ def measure(
         started = time.perf_counter()
         process = subprocess.Popen(
             list(command),
-            env={**os.environ, **(environment or {})},
+            env={**_environment(), **(environment or {})},
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=out,

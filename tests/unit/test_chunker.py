@@ -62,6 +62,23 @@ def test_a_file_that_ends_early_gives_what_there_is() -> None:
     assert cut(b"", 8, end=100) == []
 
 
+def test_every_byte_is_read_once() -> None:
+    data, blocks, reads = rows(4_000_000), [bytearray(chunker.WINDOW_BYTES) for _ in range(2)], []
+
+    def take(length: int) -> memoryview:
+        blocks.reverse()
+        return memoryview(blocks[0])[:length]
+
+    def read_into(offset: int, into: memoryview) -> int:
+        into[:] = data[offset : offset + len(into)]
+        reads.append(len(into))
+        return len(into)
+
+    assert b"".join(bytes(chunk) for chunk in chunks(read_into, take, 0, len(data), 8)) == data
+    assert sum(reads) == len(data)
+    assert len(reads) > len(data) // chunker.WINDOW_BYTES
+
+
 def test_a_piece_begins_where_it_is_told() -> None:
     data = rows(400_000)
     assert b"".join(cut(data, 8, start=MIB, end=2 * MIB)) == data[MIB : 2 * MIB]

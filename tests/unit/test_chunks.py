@@ -1,6 +1,7 @@
 """Codec, packs, shards and units: what is stored can be read back, and damage is found."""
 
 import os
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from questdb_backup.manifest import Entry, Group, safe_path
 from questdb_backup.packs import ChunkRef, PackWriter, read_index
 from questdb_backup.shards import ShardCutter, merge_groups
 from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup
+from questdb_backup.stores.base import Data
 from questdb_backup.units import Unit, UnitGroup, cut_units, decode_unit, encode_unit, unit_limit
 
 
@@ -44,7 +46,7 @@ def test_a_flipped_bit_a_short_frame_and_a_bomb_are_refused() -> None:
 def test_packs_hold_their_chunks_where_the_references_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("questdb_backup.packs.PACK_BYTES", 3000)
     packs: dict[str, bytes] = {}
-    writer = PackWriter(lambda number: f"p{number}", packs.__setitem__)
+    writer = PackWriter(lambda number: f"p{number}", partial(_keep, packs))
     plains = [os.urandom(1000) for _ in range(7)] + [bytes(50)]
     refs = [writer.add(encode(plain, 5)) for plain in plains]
     writer.flush()
@@ -54,6 +56,23 @@ def test_packs_hold_their_chunks_where_the_references_say(monkeypatch: pytest.Mo
         assert decode(ref.codec, stored, ref.plain, ref.digest) == plain
     indexed = [ref for name in packs for ref in read_index(packs[name], name)]
     assert indexed == [ref for ref in refs if ref.pack]
+    assert all(writer.packs[name].digest == digest_of(data) for name, data in packs.items())
+
+
+def _keep(packs: dict[str, bytes], name: str, data: Data) -> None:
+    """As a store does: the memory is used again."""
+    packs[name] = bytes(data)
+
+
+def test_an_index_of_many_small_chunks_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("questdb_backup.packs._ROOM", 8192)
+    monkeypatch.setattr("questdb_backup.packs.PACK_BYTES", 8000)
+    packs: dict[str, bytes] = {}
+    with PackWriter(lambda number: f"p{number}", partial(_keep, packs)) as writer:
+        refs = [writer.add(encode(os.urandom(8), 5)) for _ in range(2500)]
+        writer.flush()
+    assert [len(packs[name]) > 8192 for name in sorted(packs)] == [True, True, True]
+    assert [ref for name in sorted(packs) for ref in read_index(packs[name], name)] == refs
     assert all(writer.packs[name].digest == digest_of(data) for name, data in packs.items())
 
 

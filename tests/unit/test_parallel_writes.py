@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from questdb_backup.stores.base import Data
 from questdb_backup.stores.memory import MemoryObjectStore
 from questdb_backup.stores.writes import ParallelWrites
 from tests.support.faults import InjectedError
@@ -19,7 +20,7 @@ class Refusing(MemoryObjectStore):
         self._count = threading.Lock()
         self.together = 0
 
-    def create(self, key: str, data: bytes) -> None:
+    def create(self, key: str, data: Data) -> None:
         if key == self._refused:
             raise InjectedError(key)
         if key in ("0", "1", "2", "3"):

@@ -241,7 +241,7 @@ def test_a_chunk_that_no_decoder_reads_is_found_though_the_digest_is_right(store
     """Written by a broken library: the pack is as it was stored, and nobody can restore from it."""
     name = "20260101T000000.000000Z/0-0-0"
     made: dict[str, bytes] = {}
-    writer = PackWriter(lambda _number: name, made.__setitem__)
+    writer = PackWriter(lambda _number: name, lambda pack, data: made.update({pack: bytes(data)}))
     chunk = writer.add(Encoded(digest_of(b"plain"), Codec.RAW, b"other", 5))
     writer.flush()
     stored.store.create(keys.pack(INSTANCE, name), made[name])

@@ -47,21 +47,24 @@ def chunks(
 
     Each has `MIN_CHUNK_BYTES` to `MAX_CHUNK_BYTES`, the last one may have less. ``width`` as `row_width`
     gives it: chunks begin at a row. ``read_into(offset, buffer)`` tells how many bytes there were;
-    ``take(length)`` gives the buffers, of which the chunks are views.
+    ``take(length)`` gives the buffers, of which the chunks are views; the one before is untouched by then.
     """
+    rest = memoryview(b"")
     while start < end:
         window = take(min(WINDOW_BYTES, end - start))
-        found = read_into(start, window)
+        kept = len(rest)
+        window[:kept] = rest
+        found = kept + read_into(start + kept, window[kept:])
         last = found < len(window) or start + found == end
         done = 0
         for cut in _cuts(window[:found], width, last=last):
             yield window[done:cut]
             done = cut
-        start = end if last else start + done
+        start, rest = (end, rest) if last else (start + done, window[done:])
 
 
 def _cuts(window: memoryview, width: int, *, last: bool) -> Iterator[int]:
-    """Where the chunks of the window end; where it is not the last one, its rest is read again."""
+    """Where the chunks of the window end; where it is not the last one, its rest goes into the next."""
     done = 0
     while done < len(window) and (last or len(window) - done >= MAX_CHUNK_BYTES):
         done += find_cut(window[done : done + MAX_CHUNK_BYTES], width)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from questdb_backup.chunker import MAX_CHUNK_BYTES
 from questdb_backup.codec import Codec, Encoded, compress_text, decompress_text, digest_of
 from questdb_backup.errors import DamagedBackupError
+from questdb_backup.stores.base import Data
 
 MAGIC = b"QBP1"
 PACK_BYTES = 32 << 20
@@ -66,13 +67,14 @@ class PackWriter:
     """Gathers chunks into packs and hands each full one to ``put(name, data)``, on a thread of its own.
 
     One pack is on its way at a time. Use it as a context manager; an error of ``put`` comes out of the
-    next call of `add` or `flush`.
+    next call of `add` or `flush`. ``data`` is gone when ``put`` returns.
     """
 
-    def __init__(self, name: Callable[[int], str], put: Callable[[str, bytes], None]) -> None:
+    def __init__(self, name: Callable[[int], str], put: Callable[[str, Data], None]) -> None:
         self._name = name
         self._put = put
-        self._data = mmap.mmap(-1, _ROOM, mmap.MAP_PRIVATE)  # no memory before it is used, then used again
+        # No memory before it is used, then used again: one fills while the other is on its way.
+        self._data, self._sent = (mmap.mmap(-1, _ROOM, mmap.MAP_PRIVATE) for _ in range(2))
         self._size = 0
         self._index: list[list[int | str]] = []
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="pack")
@@ -85,6 +87,7 @@ class PackWriter:
     def __exit__(self, *_: object) -> None:
         self._sender.shutdown(wait=True)
         self._data.close()
+        self._sent.close()
 
     def add(self, chunk: Encoded) -> ChunkRef:
         """Place a chunk; the pack it lands in may be written later, at the latest by `flush`."""
@@ -105,14 +108,27 @@ class PackWriter:
         self._wait()
 
     def _send(self) -> None:
-        self._wait()  # before this one is copied: two packs are in memory at most
+        self._wait()  # two packs are in memory at most
         name = self._name(len(self.packs))
-        index = compress_text(json.dumps(self._index, separators=(",", ":")).encode())
-        with memoryview(self._data) as chunks:
-            data = b"".join((chunks[: self._size], index, _TAIL.pack(len(index), MAGIC)))
+        data = self._with_index()
         self._size, self._index = 0, []
+        self._data, self._sent = self._sent, self._data
         self.packs[name] = PackInfo(len(data), digest_of(data))
-        self._sending = self._sender.submit(self._put, name, data)
+        self._sending = self._sender.submit(self._put_once, name, data)
+
+    def _with_index(self) -> memoryview:
+        """The pack; in the memory where its chunks are, unless an index of very many does not fit there."""
+        index = compress_text(json.dumps(self._index, separators=(",", ":")).encode())
+        tail = index + _TAIL.pack(len(index), MAGIC)
+        end = self._size + len(tail)
+        if end > len(self._data):
+            return memoryview(self._data[: self._size] + tail)
+        self._data[self._size : end] = tail
+        return memoryview(self._data)[:end]
+
+    def _put_once(self, name: str, data: memoryview) -> None:
+        with data:  # its memory is used again
+            self._put(name, data)
 
     def _wait(self) -> None:
         if self._sending is not None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from questdb_backup.errors import DamagedBackupError, RestoreFailedError, StorageFullError
+from questdb_backup.page_cache import LEAST_BYTES, let_go
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -74,7 +75,7 @@ class SafeTree:
         """Close everything that is open."""
         for kept in (self._files, self._folders):
             while kept:
-                os.close(kept.popitem()[1])
+                _close(kept.popitem()[1])
         if self._base >= 0:
             os.close(self._base)
             self._base = -1
@@ -96,10 +97,12 @@ class SafeTree:
         """Write bytes of a file, which is made where it is not open, as by `make_file`."""
         with wrapped(path):
             descriptor = self._file(path, size, mode)
-            rest = memoryview(data)
+            rest, at = memoryview(data), offset
             while rest:
-                written = os.pwrite(descriptor, rest, offset)
-                rest, offset = rest[written:], offset + written
+                written = os.pwrite(descriptor, rest, at)
+                rest, at = rest[written:], at + written
+            if len(data) >= LEAST_BYTES:
+                let_go(descriptor, offset, len(data))
 
     def stat(self, path: str) -> os.stat_result | None:
         """What is at the path, itself a symlink or not; None where nothing is."""
@@ -182,8 +185,13 @@ class Trees:
 def _keep(kept: OrderedDict[str, int], path: str, descriptor: int) -> int:
     kept[path] = descriptor
     if len(kept) > _KEPT_OPEN:
-        os.close(kept.popitem(last=False)[1])
+        _close(kept.popitem(last=False)[1])
     return descriptor
+
+
+def _close(descriptor: int) -> None:
+    let_go(descriptor)  # what was begun to be written is written by now
+    os.close(descriptor)
 
 
 def count_files(name: str, parent: int) -> int:

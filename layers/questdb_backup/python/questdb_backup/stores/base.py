@@ -4,6 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+Data = bytes | memoryview
+"""What is written; a view is of memory that is used again when the call has returned."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -45,7 +48,7 @@ class ObjectStore(Protocol):
     def read(self, key: str) -> Versioned | None:
         """The object with its version for `replace`; None where there is none."""
 
-    def create(self, key: str, data: bytes) -> None:
+    def create(self, key: str, data: Data) -> None:
         """Write an object that is not there yet, whole and durable.
 
         Equal bytes that are there already are a success (a retry after a lost response).

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 
-from questdb_backup.stores.base import ObjectStore, StoredObject, Versioned
+from questdb_backup.stores.base import Data, ObjectStore, StoredObject, Versioned
 
 PAGE = 1000  # keys of one S3 list page and of one S3 delete request
 
@@ -72,7 +72,7 @@ class CountingStore:
         self._count_read(found.data if found else b"")
         return found
 
-    def create(self, key: str, data: bytes) -> None:
+    def create(self, key: str, data: Data) -> None:
         """Count one put."""
         self._add(put=1, bytes_written=len(data))
         self._inner.create(key, data)

@@ -25,7 +25,8 @@ from questdb_backup.errors import (
     StoreNotFoundError,
     StoreUnavailableError,
 )
-from questdb_backup.stores.base import StoredObject, Versioned
+from questdb_backup.page_cache import LEAST_BYTES, let_go
+from questdb_backup.stores.base import Data, StoredObject, Versioned
 from questdb_backup.stores.fs_lock import locked
 from questdb_backup.stores.keys import check_key, check_prefix, check_range
 
@@ -90,7 +91,10 @@ class FsObjectStore:
             if available <= 0:
                 return b""
             file.seek(offset)
-            return file.read(min(length, available))
+            data = file.read(min(length, available))
+            if length >= LEAST_BYTES:
+                let_go(file.fileno(), offset, length)
+            return data
 
     def read(self, key: str) -> Versioned | None:
         """The file with the digest of its bytes, or None."""
@@ -100,7 +104,7 @@ class FsObjectStore:
             return None
         return Versioned(data, _version(data))
 
-    def create(self, key: str, data: bytes) -> None:
+    def create(self, key: str, data: Data) -> None:
         """Write a file that is not there yet, durable when this returns."""
         path = self._path(key)
         with self._errors(key, writes=True), self._temporary(data) as temporary:
@@ -245,12 +249,14 @@ class FsObjectStore:
                 folder = folder.parent
 
     @contextmanager
-    def _temporary(self, data: bytes) -> Iterator[Path]:
+    def _temporary(self, data: Data) -> Iterator[Path]:
         path = self._atomic / f"{_OURS}{os.getpid()}-{os.urandom(8).hex()}.tmp"
         try:
             with path.open("xb", buffering=0) as file:
                 _write_all(file.fileno(), data)
                 os.fsync(file.fileno())
+                if len(data) >= LEAST_BYTES:
+                    let_go(file.fileno())
             yield path
         finally:
             with suppress(OSError):  # renamed, or what a later open removes
@@ -309,7 +315,7 @@ def _version(data: bytes) -> str:
     return blake3(data).hexdigest()
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: Data) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from questdb_backup.errors import ObjectExistsError, ObjectNotFoundError, PreconditionFailedError
-from questdb_backup.stores.base import StoredObject, Versioned
+from questdb_backup.stores.base import Data, StoredObject, Versioned
 from questdb_backup.stores.keys import check_key, check_prefix, check_range
 
 
@@ -44,7 +44,7 @@ class MemoryObjectStore:
         with self._lock:
             return self._objects.get(check_key(key))
 
-    def create(self, key: str, data: bytes) -> None:
+    def create(self, key: str, data: Data) -> None:
         """Write an object that is not there yet."""
         with self._lock:
             found = self._objects.get(check_key(key))
@@ -75,7 +75,7 @@ class MemoryObjectStore:
         check_prefix(prefix)
         return (StoredObject(key, size) for key, size in found if key.startswith(prefix))
 
-    def _store(self, key: str, data: bytes) -> str:
+    def _store(self, key: str, data: Data) -> str:
         version = str(next(self._versions))
         self._objects[key] = Versioned(bytes(data), version)
         return version

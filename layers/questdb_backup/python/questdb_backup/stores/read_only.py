@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Never
 
 from questdb_backup.errors import StoreAccessDeniedError, StoreNotFoundError
-from questdb_backup.stores.base import ObjectStore, StoredObject, Versioned
+from questdb_backup.stores.base import Data, ObjectStore, StoredObject, Versioned
 from questdb_backup.stores.connection_string import FsLocation, parse_connection_string
 
 
@@ -61,7 +61,7 @@ class ReadOnlyStore:
         """The inner store's."""
         return self._inner.read(key)
 
-    def create(self, key: str, data: bytes) -> None:
+    def create(self, key: str, data: Data) -> None:
         """Refused."""
         del data
         self._refuse(key)

@@ -14,7 +14,7 @@ from questdb_backup.errors import (
     PreconditionFailedError,
     StoreUnavailableError,
 )
-from questdb_backup.stores.base import StoredObject, Versioned
+from questdb_backup.stores.base import Data, StoredObject, Versioned
 from questdb_backup.stores.connection_string import S3Location
 from questdb_backup.stores.keys import check_key, check_prefix, check_range
 from questdb_backup.stores.s3_errors import (
@@ -100,14 +100,14 @@ class S3ObjectStore:
             return None
         return Versioned(data, answer["ETag"])
 
-    def create(self, key: str, data: bytes) -> None:
+    def create(self, key: str, data: Data) -> None:
         """Write an object that is not there yet.
 
         After a lost response the SDK sends the request again and meets its own object: equal bytes are
         therefore a success here, as the contract says.
         """
         try:
-            self._put(key, data, {"IfNoneMatch": "*"})
+            self._put(key, bytes(data), {"IfNoneMatch": "*"})
         except PreconditionFailedError as error:
             found = self.read(key)
             if found is None or found.data != data:
