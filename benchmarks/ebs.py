@@ -34,8 +34,9 @@ DEFAULT_MIB = 512
 MIB = 1 << 20
 
 
-def serve(folder: Path, image: Path, pipe: Connection) -> None:
+def serve(folder: Path, image: Path, pipe: Connection, processors: set[int]) -> None:
     """Tell the variables that lead to the server, and the snapshot's id; serve until there is an answer."""
+    os.sched_setaffinity(0, processors)
     quotas = Quotas(get_per_snapshot=None, get_per_account=None, list_per_account=None)
     with EbsStandin(folder / "cloud", quotas=quotas) as server:
         pipe.send((server.environment, take_snapshot(server, server.add_volume(None, image=image))))
@@ -43,11 +44,14 @@ def serve(folder: Path, image: Path, pipe: Connection) -> None:
 
 
 @contextmanager
-def served_image(folder: Path, image: Path) -> Iterator[str]:
-    """The id of a snapshot with the image's bytes; the environment leads to the server."""
+def served_image(folder: Path, image: Path, processors: set[int] | None = None) -> Iterator[str]:
+    """The id of a snapshot with the image's bytes; the environment leads to the server.
+
+    The server keeps to the ``processors``; None: all that this process has.
+    """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=serve, args=(folder, image, there), daemon=True)
+    process = context.Process(target=serve, args=(folder, image, there, processors or os.sched_getaffinity(0)), daemon=True)
     process.start()
     try:
         environment, snapshot_id = here.recv()
