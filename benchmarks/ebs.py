@@ -51,7 +51,8 @@ def served_image(folder: Path, image: Path, processors: set[int] | None = None) 
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=serve, args=(folder, image, there, processors or os.sched_getaffinity(0)), daemon=True)
+    own = processors or os.sched_getaffinity(0)
+    process = context.Process(target=serve, args=(folder, image, there, own), daemon=True)
     process.start()
     try:
         environment, snapshot_id = here.recv()

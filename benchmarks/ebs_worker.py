@@ -6,9 +6,9 @@ units need by nothing but boto3 (the raw rate); the same files by UploadPartitio
 codec's rate, source ``path``); and by UploadPartitions from the snapshot. Units go to a new folder each time.
 The ratio is of the last rate to the lower one of the other two.
 
-A function of 1,769 MB, as UploadPartitions is, has one processor ("Configure Lambda function memory" in the AWS
-Lambda Developer Guide), and EBS takes nothing of it. So all three keep to one processor here, and the stand-in
-to the others. "one after other" is the rate at which one processor would fetch, then store.
+A function of 1,769 MB, as UploadPartitions is, has one processor ("Configure Lambda function memory" in the
+AWS Lambda Developer Guide), and EBS takes nothing of it. So all three keep to one processor here, and the
+stand-in to the others. "one after other" is the rate at which one processor would fetch, then store.
 """
 
 import os
