@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from questdb_backup.codec import CHUNK_BYTES, Codec, Encoded, decode, digest_of, encode
-from questdb_backup.errors import DamagedBackupError, UnsupportedFormatError
+from questdb_backup.errors import DamagedBackupError, StorageFullError, UnsupportedFormatError
 from questdb_backup.manifest import Entry, Group, safe_path
 from questdb_backup.packs import ChunkRef, PackWriter, read_index
 from questdb_backup.shards import ShardCutter, merge_groups
@@ -62,6 +62,21 @@ def test_packs_hold_their_chunks_where_the_references_say(monkeypatch: pytest.Mo
 def _keep(packs: dict[str, bytes], name: str, data: Data) -> None:
     """As a store does: the memory is used again."""
     packs[name] = bytes(data)
+
+
+def test_the_error_of_a_store_comes_out_though_it_still_refers_to_the_pack() -> None:
+    def refuse(_name: str, data: Data) -> None:
+        with memoryview(data) as whole:
+            rest = whole[1:]
+            raise StorageFullError(f"{len(rest)} bytes have no room")
+
+    def write() -> None:
+        with PackWriter(lambda number: f"p{number}", refuse) as writer:
+            writer.add(encode(os.urandom(1000), 5))
+            writer.flush()
+
+    with pytest.raises(StorageFullError, match="have no room"):
+        write()
 
 
 def test_an_index_of_many_small_chunks_has_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import mmap
 import struct
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -86,8 +87,9 @@ class PackWriter:
 
     def __exit__(self, *_: object) -> None:
         self._sender.shutdown(wait=True)
-        self._data.close()
-        self._sent.close()
+        for memory in (self._data, self._sent):
+            with suppress(BufferError):  # an error of `put` refers to it as long as it lives
+                memory.close()
 
     def add(self, chunk: Encoded) -> ChunkRef:
         """Place a chunk; the pack it lands in may be written later, at the latest by `flush`."""

@@ -192,7 +192,7 @@ def _all_cloned(unit: Unit, clone: Clone) -> Clone | None:
         for piece in unit.files_to_read():
             clone(piece.file.path)
     except OSError as error:
-        logger.info("nothing is cloned, files are read while the checkpoint is held: %s", error)
+        logger.debug("nothing is cloned, files are read while the checkpoint is held: %s", error)
         return None
     return clone
 
