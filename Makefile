@@ -48,10 +48,11 @@ s3-gateway:
 	@echo "*** SKIPPED: versitygw needs Go to be built; the S3 contract is tested against moto's server only ***" >&2
 endif
 
-# Two files at a time; what mounts volumes comes after them, alone: a sync of theirs holds up every other's disk.
+# What starts no server runs two at a time. The rest alone: it has clocks of its own, and a mounted volume that is
+# synced holds up every other's disk.
 test: setup s3-gateway lint typecheck validate ## Everything that must pass: style, types, template, all tests
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not mounts" tests
-	$(BIN)/pytest -m mounts tests
+	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/unit tests/workflow tests/template
+	$(BIN)/pytest tests/contract tests/crash tests/integration
 
 unit: setup ## The tests that start no server
 	$(BIN)/pytest tests/unit tests/workflow tests/template

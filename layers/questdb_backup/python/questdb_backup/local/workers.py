@@ -193,10 +193,11 @@ class _Child:
         """Kill it: what it leaves is what a killed run leaves."""
         self._process.kill()
         self._process.wait()
-        with self._lock, suppress(OSError):  # what stands in the pipe is for nobody
+        with self._lock:
             for pipe in (self._process.stdin, self._process.stdout):
                 assert pipe is not None, "it was given pipes"
-                pipe.close()
+                with suppress(OSError):  # what stands in the pipe is for nobody
+                    pipe.close()
 
 
 def _death(code: int) -> StateError:
