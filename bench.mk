@@ -11,5 +11,5 @@ BENCH_FLAGS := --scale $(SCALE) --repeat $(REPEAT) $(if $(SETS),--sets $(SETS)) 
 .PHONY: bench
 
 bench: setup ## Measure against restic, rustic, tar and rsync (SCALE=1.0 REPEAT=3)
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q layers functions
+	$(BIN)/python -m compileall -q layers functions
 	$(BIN)/python -m benchmarks $(BENCH_FLAGS)
