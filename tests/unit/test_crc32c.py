@@ -47,10 +47,9 @@ def test_long_data_gives_what_its_pieces_give_one_after_the_other(length: int) -
     crc, at = 0, 0
     while at < length:
         piece = chance.randint(1, 9000)
-        crc = crc32c(memoryview(data)[at : at + piece], crc)
+        crc = crc32c(data[at : at + piece], crc)
         at += piece
     assert crc32c(data) == crc
-    assert crc32c(memoryview(data)) == crc
 
 
 def test_one_flipped_bit_is_seen_wherever_it_is() -> None:

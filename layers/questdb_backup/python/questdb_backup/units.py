@@ -6,7 +6,7 @@ Both are Zstandard-compressed JSON lines in the run's scratch: a header, then on
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from questdb_backup.codec import CHUNK_BYTES, compress_text, decompress_text
@@ -20,6 +20,7 @@ UNIT_FILES = 20_000
 _LEVEL = 1
 """Scratch is read once or twice and then goes."""
 _UNITS_BEFORE_DOUBLING = 1_000
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 class DiskExtent(NamedTuple):
@@ -35,8 +36,7 @@ class DiskExtent(NamedTuple):
     data: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitFile:
+class UnitFile(NamedTuple):
     """A planned file, or the piece of it from byte ``start`` on that ends at ``file.size``.
 
     ``extents`` tell where a piece is that is read from volumes; what none of them covers is zeros.
@@ -218,7 +218,7 @@ def _cut(piece: UnitFile, start: int, end: int) -> UnitFile:
     if (start, end) == (piece.start, piece.file.size):
         return piece
     extents = cut_extents(piece.extents, start, end)
-    return replace(piece, file=replace(piece.file, size=end), start=start, extents=extents)
+    return piece._replace(file=piece.file._replace(size=end), start=start, extents=extents)
 
 
 def cut_extents(extents: tuple[DiskExtent, ...], start: int, end: int) -> tuple[DiskExtent, ...]:
@@ -269,7 +269,7 @@ def decode_unit(data: bytes) -> Unit:
 
 
 def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    return _JSON.encode(value).encode() + b"\n"
 
 
 def _encode_item(item: UnitItem) -> bytes:
@@ -277,19 +277,7 @@ def _encode_item(item: UnitItem) -> bytes:
         return _encode_kept(item)
     # Lists, because a unit may have tens of thousands of files.
     files = [
-        [
-            piece.file.path,
-            piece.file.kind,
-            piece.file.mode,
-            piece.file.size,
-            piece.file.exact,
-            piece.file.required,
-            piece.file.column_type,
-            piece.file.link,
-            piece.start,
-            [_encode_extent(extent) for extent in piece.extents],
-            piece.kept,
-        ]
+        (*piece.file, piece.start, list(map(_encode_extent, piece.extents)), piece.kept)
         for piece in item.files
     ]
     return _line(
@@ -322,26 +310,19 @@ def _decode_item(line: bytes) -> UnitItem:
     value = json.loads(line)
     if "files" not in value:
         return _decode_kept(value)
-    files = tuple(
-        UnitFile(
-            file=PlannedFile(
-                path=path,
-                kind=EntryKind(kind),
-                mode=mode,
-                size=size,
-                exact=exact,
-                required=required,
-                column_type=column_type,
-                link=link,
-            ),
-            start=start,
-            extents=tuple(map(_decode_extent, extents)),
-            kept=tuple(map(ChunkRef.from_json, kept)),
-        )
-        for path, kind, mode, size, exact, required, column_type, link, start, extents, kept in value["files"]
-    )
+    files = tuple(map(_decode_file, value["files"]))
     return UnitGroup(
         table=value["table"], partition=value["partition"], signature=value["signature"], files=files
+    )
+
+
+def _decode_file(value: list[Any]) -> UnitFile:
+    path, kind, *others, start, extents, kept = value
+    return UnitFile(
+        file=PlannedFile(path, EntryKind(kind), *others),
+        start=start,
+        extents=tuple(map(_decode_extent, extents)),
+        kept=tuple(map(ChunkRef.from_json, kept)),
     )
 
 

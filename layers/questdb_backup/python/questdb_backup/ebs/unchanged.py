@@ -9,7 +9,7 @@ memory map changes neither, but it changes a block.
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from questdb_backup.ebs.base import BLOCK_BYTES
@@ -213,7 +213,7 @@ class Locator:
             if position < start:
                 yield _to_read(file, position, start, extents)
             position = start + sum(chunk.plain for chunk in chunks)
-            yield UnitFile(file=replace(file, size=position), start=start, kept=chunks)
+            yield UnitFile(file=file._replace(size=position), start=start, kept=chunks)
         if position < file.size:
             yield _to_read(file, position, file.size, extents)
 
@@ -237,5 +237,5 @@ class Locator:
 
 
 def _to_read(file: PlannedFile, start: int, end: int, extents: tuple[DiskExtent, ...]) -> UnitFile:
-    cut = file if end == file.size else replace(file, size=end)
+    cut = file if end == file.size else file._replace(size=end)
     return UnitFile(file=cut, start=start, extents=cut_extents(extents, start, end))

@@ -52,9 +52,8 @@ class Tree(Protocol):
         """Fill the buffer from ``offset`` on; give how many bytes, fewer where the file ends."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedFile:
-    """One file or directory to store.
+class PlannedFile(NamedTuple):
+    """One file or directory to store. A named tuple, as there are so many: it is made in a third of the time.
 
     ``exact``: the checkpoint's rows need all ``size`` bytes, so a shorter or missing file fails the
     backup. Not exact: a live file (configuration, WAL, ``_tab_index.d``): stored as far as it goes up

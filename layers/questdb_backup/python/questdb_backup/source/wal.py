@@ -9,7 +9,6 @@ dropped by then is lost), or where the log is not a V1 log that parses fully: th
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 
 from questdb_backup.questdb.layout import UnknownLayout
 from questdb_backup.questdb.txnlog import RECORD_SIZE, log_size, parse_log_header, segments
@@ -120,7 +119,7 @@ def wal_files(
 def _whole_wal(tree: Tree, folder: str, needed: set[str]) -> Iterator[PlannedFile]:
     for file in walk(tree, folder, skip=is_lock):
         parent = file.path.rpartition("/")[0]
-        yield replace(file, required=parent in needed or file.path in needed)
+        yield file._replace(required=parent in needed or file.path in needed)
 
 
 def _is_v1(tree: Tree, log: str) -> bool:

@@ -28,10 +28,8 @@ _EXTRA_CTIME_END = 8
 from 2038 on."""
 _HIGH_CHECKSUM_END = 4
 """i_extra_isize from which on i_checksum_hi is there."""
-_SUMMED_EXTRA = 12
 _KEPT = 1 << 20
 """Bytes of inodes that are kept; each costs a few hundred bytes beside its own."""
-_KEPT_MARKS = 4096
 _LONGEST_FILE = 1 << 32
 """Blocks."""
 _KINDS = {
@@ -80,13 +78,8 @@ class Inodes:
         self._superblock = superblock
         self._blocks = blocks
         self._groups = Groups(superblock, blocks)
-        self._per_block = superblock.block_size // superblock.inode_size
         self._has_checksums = superblock.has_checksums
-        self._is_good_block = lru_cache(maxsize=_KEPT_MARKS)(self._check_block)
         self.get = lru_cache(maxsize=_KEPT // superblock.inode_size)(self.read)
-        self._first = 0
-        self._block = b""
-        self._all_are_good = False
 
     def child(self, number: int) -> Inode:
         """The inode of a directory entry. Raise DamagedVolumeError where it can be none."""
@@ -121,56 +114,19 @@ class Inodes:
         if not 0 < number <= superblock.inode_count:
             raise damaged(f"inode {number} of {superblock.inode_count} is named")
         group, index = divmod(number - 1, superblock.inodes_per_group)
-        block, place = divmod(index, self._per_block)
-        if number - place != self._first:
-            self._enter(self._groups.inode_table(group) + block, number - place)
-        size = superblock.inode_size
-        raw = self._block[place * size : (place + 1) * size]
-        if not self._all_are_good and not self._is_good(number, raw):
+        table = self._groups.inode_table(group) * superblock.block_size
+        raw = self._blocks.read(table + index * superblock.inode_size, superblock.inode_size)
+        if self._has_checksums and not _is_good(number, raw, superblock.checksum_seed):
             raise damaged(f"inode {number} fails its checksum")
         return raw
 
-    def _enter(self, block: int, first: int) -> None:
-        """Take up a block of the table; the inodes of a directory mostly follow each other there."""
-        self._block = self._blocks.block(block)
-        self._all_are_good = not self._has_checksums or self._is_good_block(block, first)
-        self._first = first
 
-    def _is_good(self, number: int, raw: bytes) -> bool:
-        seed = self._superblock.checksum_seed
-        if len(raw) > BASE_SIZE and int.from_bytes(raw[0x80:0x82], "little") >= _HIGH_CHECKSUM_END:
-            return raw_crc32c(_summed(number, raw, seed)) == 0
-        plain = raw[:0x7C] + bytes(2) + raw[0x7E:]
-        found = raw_crc32c(struct.pack("<I", number) + raw[0x64:0x68] + plain, seed) & 0xFFFF
-        return found == int.from_bytes(raw[0x7C:0x7E], "little")
-
-    def _check_block(self, block: int, first: int) -> bool:
-        """Whether all inodes of a block of the table, of which ``first`` is the first, fit their checksums.
-
-        What leaves the remainder 0 does so shifted, and so does the XOR of several that do: that all of them
-        are right is seen by one CRC. False may also mean that one of them was never used.
-        """
-        size, count = self._superblock.inode_size, self._per_block
-        if size == BASE_SIZE:
-            return False
-        raw, seed, together = self._blocks.block(block), self._superblock.checksum_seed, 0
-        for place in range(count):
-            message = _summed(first + place, raw[place * size : (place + 1) * size], seed)
-            together ^= int.from_bytes(message, "little") << 8 * place
-        return raw_crc32c(together.to_bytes(size + _SUMMED_EXTRA + count, "little")) == 0
-
-
-def _summed(number: int, raw: bytes, seed: int) -> bytes:
-    """What an inode's checksum is of, and it itself behind that: the CRC of both, from 0 on, has to be 0."""
-    parts = (
-        (number ^ seed).to_bytes(4, "little"),
-        raw[0x64:0x68],
-        raw[:0x7C],
-        b"\0\0",
-        raw[0x7E:0x82],
-        b"\0\0",
-        raw[0x84:],
-        raw[0x7C:0x7E],
-        raw[0x82:0x84],
-    )
-    return b"".join(parts)
+def _is_good(number: int, raw: bytes, seed: int) -> bool:
+    """Whether an inode fits its checksum, which is of its number and generation too."""
+    identity = number.to_bytes(4, "little") + raw[0x64:0x68]
+    if len(raw) > BASE_SIZE and int.from_bytes(raw[0x80:0x82], "little") >= _HIGH_CHECKSUM_END:
+        parts = (identity, raw[:0x7C], b"\0\0", raw[0x7E:0x82], b"\0\0", raw[0x84:])
+        found = raw_crc32c(b"".join(parts), seed).to_bytes(4, "little")
+        return found == raw[0x7C:0x7E] + raw[0x82:0x84]
+    found = raw_crc32c(b"".join((identity, raw[:0x7C], b"\0\0", raw[0x7E:])), seed).to_bytes(4, "little")
+    return found[:2] == raw[0x7C:0x7E]

@@ -12,7 +12,6 @@ from enum import IntEnum
 from questdb_backup.errors import DamagedVolumeError
 from questdb_backup.source.base import EntryKind
 from questdb_backup.volumes.base import Node
-from questdb_backup.volumes.crc32c import raw_crc32c
 from questdb_backup.volumes.xfs.overlay import ReplayedDevice
 from questdb_backup.volumes.xfs.superblock import DAMAGE_HINT, Superblock, check_crc
 
@@ -65,10 +64,9 @@ class InodeTable:
     def __init__(self, device: ReplayedDevice, superblock: Superblock) -> None:
         self._device = device
         self._superblock = superblock
-        self._chunks: OrderedDict[int, tuple[bytes, bool]] = OrderedDict()
+        self._chunks: OrderedDict[int, bytes] = OrderedDict()
         self._recent = -1
-        self._recent_chunk = (b"", False)
-        self._zeros_crc = raw_crc32c(bytes(superblock.inode_bytes), 0xFFFFFFFF) ^ 0xFFFFFFFF
+        self._recent_chunk = b""
 
     def node(self, number: int) -> Node:
         """What an inode is. Raise DamagedVolumeError where it is free or damaged."""
@@ -103,44 +101,21 @@ class InodeTable:
         if index != self._recent:
             self._recent_chunk = self._chunk(index)
             self._recent = index
-        chunk, verified = self._recent_chunk
-        if not verified:
-            self._verify(chunk, index, at, number)
-        return chunk, at
+        size = self._superblock.inode_bytes
+        if not self._device.is_patched(offset, size):  # a replayed one has no valid checksum
+            check_crc(self._recent_chunk[at : at + size], _CRC_AT, f"inode {number}")
+        return self._recent_chunk, at
 
-    def _chunk(self, index: int) -> tuple[bytes, bool]:
+    def _chunk(self, index: int) -> bytes:
         found = self._chunks.get(index)
         if found is not None:
             self._chunks.move_to_end(index)
             return found
         start = index * _CHUNK
-        data = self._device.read(start, min(_CHUNK, self._device.size - start))
-        self._chunks[index] = found = data, self._verify_together(data, start)
+        self._chunks[index] = found = self._device.read(start, min(_CHUNK, self._device.size - start))
         if len(self._chunks) > _CHUNKS:
             self._chunks.popitem(last=False)
         return found
-
-    def _verify_together(self, data: bytes, start: int) -> bool:
-        """Whether all checksums of a chunk's inodes are right, which one computation tells.
-
-        A CRC is linear: that of the inodes' XOR is the XOR of theirs. What is no inode, or was replayed
-        and has no valid checksum, is left out. False says only that they must be looked at one by one.
-        """
-        size = self._superblock.inode_bytes
-        total = count = 0
-        for at in range(0, len(data) - size + 1, size):
-            if data[at : at + 2] == INODE_MAGIC and not self._device.is_patched(start + at, size):
-                total ^= int.from_bytes(data[at : at + size], "little")
-                count += 1
-        stored = total >> 8 * _CRC_AT & 0xFFFFFFFF
-        total ^= stored << 8 * _CRC_AT
-        crc = raw_crc32c(total.to_bytes(size, "little"))
-        return crc ^ (self._zeros_crc if count % 2 else 0) == stored
-
-    def _verify(self, chunk: bytes, index: int, at: int, number: int) -> None:
-        size = self._superblock.inode_bytes
-        if not self._device.is_patched(index * _CHUNK + at, size):
-            check_crc(chunk[at : at + size], _CRC_AT, f"inode {number}")
 
 
 def _seconds(time: int, flags2: int) -> float:

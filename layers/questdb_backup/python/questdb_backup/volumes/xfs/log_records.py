@@ -156,7 +156,7 @@ def _is_whole(raw: bytes, header: RecordHeader) -> bool:
     for number in range(1, -(-header.length // (_WORDS * SECTOR))):
         crc = crc32c(raw[number * SECTOR : number * SECTOR + _SUMMED_EXTENSION], crc)
     start = header.headers * SECTOR
-    return crc32c(memoryview(raw)[start : start + header.length], crc) == stored
+    return crc32c(raw[start : start + header.length], crc) == stored
 
 
 def _unpacked(raw: bytes, header: RecordHeader) -> bytes:
