@@ -132,6 +132,7 @@ def test_the_first_attempt_makes_one_call_and_every_snapshot_is_tagged(kit: EbsK
             for each, device in zip(made, ("/dev/sdf", "/dev/sdg"), strict=True)
         ],
         "state": "pending",
+        "progress_percent": 0,
         "polls": 0,
         "wait_seconds": 15,
     }
@@ -233,8 +234,10 @@ def test_they_are_completed_when_all_are(kit: EbsKit) -> None:
     kit.ec2.end_snapshot(ids(state)[0])
     first = check_snapshots(kit.services, run, state)
     assert (first["state"], first["polls"], first["volumes"]) == ("pending", 1, state["volumes"])
+    assert first["progress_percent"] < 100, "of the one that has come least far"
     kit.ec2.end_snapshot(ids(state)[1])
-    assert check_snapshots(kit.services, run, first)["state"] == "completed"
+    last = check_snapshots(kit.services, run, first)
+    assert (last["state"], last["progress_percent"]) == ("completed", 100)
 
 
 @pytest.mark.parametrize("state", ["error", "recoverable", "recovering"])

@@ -1,7 +1,8 @@
 """CreateSnapshots and CheckSnapshots: the volumes under the checkpoint, then until they can be read.
 
 What they give is ``$.snapshots``: ``{"volumes": [{"volume_id", "device", "snapshot_id"}], "state":
-"pending" | "completed", "polls", "wait_seconds"}``.
+"pending" | "completed", "progress_percent", "polls", "wait_seconds"}``: ``progress_percent`` is EC2's, of the
+snapshot that has come least far, for whoever looks at the execution.
 """
 
 from collections.abc import Sequence
@@ -103,10 +104,13 @@ def _of_volume(target: Target, made: Sequence[Snapshot], volume_id: str) -> Volu
     return VolumeSnapshot(volume_id=volume_id, device=device, snapshot_id=found[-1].snapshot_id)
 
 
-def _state(volumes: Sequence[VolumeSnapshot], state: str = "pending", polls: int = 0) -> dict[str, Any]:
+def _state(
+    volumes: Sequence[VolumeSnapshot], state: str = "pending", progress_percent: int = 0, polls: int = 0
+) -> dict[str, Any]:
     return {
         "volumes": [volume.to_json() for volume in volumes],
         "state": state,
+        "progress_percent": progress_percent,
         "polls": polls,
         "wait_seconds": _wait_seconds(polls),
     }
@@ -131,7 +135,7 @@ def check_snapshots(services: Services, run: Run, snapshots: dict[str, Any]) -> 
         )
     progress = {each: found[each].progress_percent if each in found else 0 for each in ids}
     logger.info("snapshots: %s", ", ".join(f"{each} {percent} %" for each, percent in progress.items()))
-    return _state(volumes, "pending" if pending else "completed", polls)
+    return _state(volumes, "pending" if pending else "completed", min(progress.values()), polls)
 
 
 def _is_completed(snapshot_id: str, snapshot: Snapshot | None, polls: int) -> bool:
