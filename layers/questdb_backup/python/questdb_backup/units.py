@@ -14,6 +14,7 @@ from questdb_backup.errors import DamagedBackupError
 from questdb_backup.manifest import Group, KeptShard, ShardRef, encode_group, group_from_json
 from questdb_backup.packs import ChunkRef, PackInfo
 from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup
+from questdb_backup.stretches import within
 
 UNIT_BYTES = 512 << 20
 UNIT_FILES = 20_000
@@ -66,7 +67,7 @@ class UnitGroup:
     @property
     def bytes(self) -> int:
         """What a worker has to read of it."""
-        return sum([0 if piece.kept else piece.file.size - piece.start for piece in self.files])
+        return sum([piece.bytes for piece in self.files])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,12 +230,10 @@ def cut_extents(extents: tuple[DiskExtent, ...], start: int, end: int) -> tuple[
 
 
 def _cut_extents(extents: tuple[DiskExtent, ...], start: int, end: int) -> Iterator[DiskExtent]:
-    for extent in extents:
-        first, last = max(start, extent.start), min(end, extent.start + extent.length)
-        if first < last:
-            skipped = first - extent.start
-            data = None if extent.data is None else extent.data[skipped : skipped + last - first]
-            yield DiskExtent(first, last - first, extent.volume, extent.offset + skipped, data)
+    for extent, first, last in within(extents, start, end):
+        skipped = first - extent.start
+        data = None if extent.data is None else extent.data[skipped : skipped + last - first]
+        yield DiskExtent(first, last - first, extent.volume, extent.offset + skipped, data)
 
 
 def encode_unit(unit: Unit) -> bytes:

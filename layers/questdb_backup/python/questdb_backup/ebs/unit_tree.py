@@ -7,6 +7,7 @@ from types import TracebackType
 from questdb_backup.ebs.base import BLOCK_BYTES, DirectApi
 from questdb_backup.ebs.blocks import BlockReader
 from questdb_backup.source.base import EntryKind, TreeEntry
+from questdb_backup.stretches import within
 from questdb_backup.units import DiskExtent, Unit
 
 Wanted = tuple[str, int]
@@ -76,11 +77,8 @@ class UnitTree:
         """As Tree says, of a file of the unit."""
         size, extents = self._find(path)
         length = max(0, min(len(buffer), size - offset))
-        end, position = offset + length, offset
-        for extent in extents:
-            first, last = max(offset, extent.start), min(end, extent.start + extent.length)
-            if first >= last:
-                continue
+        position = offset
+        for extent, first, last in within(extents, offset, offset + length):
             _zero(buffer[position - offset : first - offset])
             self._fill(extent, first, buffer[first - offset : last - offset])
             position = last

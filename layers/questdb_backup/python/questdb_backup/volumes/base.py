@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from questdb_backup.errors import DamagedVolumeError
 from questdb_backup.source.base import EntryKind
+from questdb_backup.stretches import within
 
 
 class Stretch(NamedTuple):
@@ -199,8 +200,5 @@ class SegmentedDevice:
 
     def _cut(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         check_range(offset, length, self._size)
-        end = offset + length
-        for segment in self._segments:
-            first, last = max(offset, segment.start), min(end, segment.start + segment.length)
-            if first < last:
-                yield segment.offset + first - segment.start, last - first
+        for segment, first, last in within(self._segments, offset, offset + length):
+            yield segment.offset + first - segment.start, last - first

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from questdb_backup.errors import ConfigurationError, SourceFileError
 from questdb_backup.source.base import EntryKind, TreeEntry
 from questdb_backup.source.local_tree import LINKED_FOLDERS
+from questdb_backup.stretches import within
 from questdb_backup.units import DiskExtent
 from questdb_backup.volumes.base import Extent, Node
 from questdb_backup.volumes.mounts import Mounted, Mounts, UnknownMountError
@@ -80,15 +81,13 @@ class VolumeTree:
         mounted, node, extents = self._extents(path)
         length = max(0, min(length, node.size - offset))
         found = bytearray(length)
-        for extent in extents:
-            first, last = max(offset, extent.start), min(offset + length, extent.start + extent.length)
-            if first < last:
-                skipped, size = first - extent.start, last - first
-                if extent.data is None:
-                    data = mounted.files.device.read(extent.offset + skipped, size)
-                else:
-                    data = extent.data[skipped : skipped + size]
-                found[first - offset : last - offset] = data
+        for extent, first, last in within(extents, offset, offset + length):
+            skipped, size = first - extent.start, last - first
+            if extent.data is None:
+                data = mounted.files.device.read(extent.offset + skipped, size)
+            else:
+                data = extent.data[skipped : skipped + size]
+            found[first - offset : last - offset] = data
         return bytes(found)
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
