@@ -92,6 +92,7 @@ def test_it_runs_by_hand(tmp_path: Path) -> None:
                 assert connection.getresponse().status == 404
         finally:
             process.terminate()
+            process.wait(30)  # its pipe stays open until then: it may still be printing
     assert process.returncode == 0, lines
     assert lines[0].startswith("# vol-0a /dev/sdf on i-")
 
