@@ -13,7 +13,7 @@ Any AWS client talks to it over HTTP (``AWS_ENDPOINT_URL_EC2``, ``AWS_ENDPOINT_U
 What it does as AWS documents it, row by row: behaviour | AWS document | here. Documents: ``API_x`` is the
 page of that action in the EC2 or the EBS direct API reference; ``model`` is the service model that botocore
 ships; the other names are pages of the EBS user guide. "Own code" marks an error code that AWS does not
-document. Each row has a test in ``tests/contract/test_ebs_standin.py``, under the row's name.
+document. Each row has a test in ``tests/contract/ebs_standin``, under the row's name.
 
 Snapshots
     pending | the response comes at once, state ``pending``, the content as of the request |

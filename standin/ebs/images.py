@@ -1,12 +1,11 @@
 """Volumes and snapshots as image files: clones, which blocks were written, which differ, reads.
 
-A clone is ``ioctl(FICLONE)`` where the file system shares extents (XFS with reflink, btrfs): an atomic
+A clone is a reflink where the file system shares extents (XFS with reflink, btrfs): an atomic
 point in time of a file that others go on writing, as an EBS snapshot is. Elsewhere it is a sparse copy,
 which is a point in time only while nobody writes.
 """
 
 import errno
-import fcntl
 import os
 import threading
 from array import array
@@ -15,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from questdb_backup.source.reflink import reflink
+
 BLOCK_BYTES = 512 << 10
 """The block size of the EBS direct APIs."""
 
-_FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 _NOT_HERE = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS}
 _PROBE_BYTES = 4096
 _ZEROS = bytes(BLOCK_BYTES)
@@ -28,7 +28,7 @@ def clone(source: Path, target: Path) -> bool:
     """Make ``target`` (new) equal to ``source``; True where it was atomic (a reflink)."""
     with source.open("rb") as old, target.open("xb") as new:
         try:
-            fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+            reflink(old.fileno(), new.fileno())
         except OSError as error:
             if error.errno not in _NOT_HERE:
                 raise

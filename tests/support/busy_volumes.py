@@ -6,7 +6,6 @@ its journal, is the oracle.
 """
 
 import errno
-import fcntl
 import mmap
 import os
 import random
@@ -21,10 +20,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from questdb_backup.source.reflink import reflink
 from tests.support.volume_views import View, view_of_folder
 
 _DAMAGE = (errno.EUCLEAN, errno.EBADMSG, errno.EIO)
-_FICLONE = 0x40049409
 _ENVIRONMENT = {**os.environ, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"}
 
 
@@ -73,7 +72,7 @@ def reflink_folder(folder: Path, size: int = 2 << 30) -> Iterator[Path]:
 def clone(source: Path, target: Path) -> Path:
     """Take an atomic copy of a file on a reflink file system, which shares its blocks."""
     with source.open("rb") as old, target.open("wb") as new:
-        fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+        reflink(old.fileno(), new.fileno())
     return target
 
 

@@ -7,8 +7,6 @@ snapshots is a folder.
 """
 
 import contextlib
-import functools
-import io
 import itertools
 import json
 import logging
@@ -16,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,10 +35,10 @@ from questdb_backup.questdb.memory import InMemoryQuestDB
 from questdb_backup.services import Services
 from questdb_backup.source.base import Source
 from standin.ebs import EbsStandin, Quotas
-from tests.support.backups import FolderSource, FolderTree
+from tests.support.aws_uses import data_uses, ec2_uses
+from tests.support.deployed_clients import LambdaClient, Running, StepFunctionsClient
 from tests.support.deployed_template import ACCOUNT, REGION, Template
 from tests.support.dynamodb_local import DynamoDBLocal
-from tests.support.ec2_uses import ec2_uses
 from tests.support.kit import Clock
 from tests.support.opened_snapshots import DATA_ID, put_folder_in_snapshots
 from tests.support.s3_server import S3Server
@@ -51,26 +49,9 @@ TABLE = "questdb-backup-StatusTable-1A2B3C4D5E6F"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLEEXAMPLE00", "AWS_SECRET_ACCESS_KEY": "only-for-the-signature"}
 PAYLOAD_LIMIT = 256 * 1024
 READ_THE_SOURCE = ("PlanBackupFunction", "UploadPartitionsFunction")
+MACHINES = ("Backup", "Restore")
 _MOUNT = "/mnt/restore"
 _current: ContextVar[Services] = ContextVar("services")
-
-
-class ExecutionDoesNotExist(Exception):
-    """What the client of Step Functions raises."""
-
-
-@dataclass(kw_only=True)
-class Running:
-    """One execution, and its result when it has ended."""
-
-    execution: Execution
-    thread: threading.Thread
-    results: list[ExecutionResult]
-    stopped: bool = False
-
-    @property
-    def status(self) -> str:
-        return "ABORTED" if self.stopped else str(self.results[0].status) if self.results else "RUNNING"
 
 
 class DeployedStack:
@@ -253,50 +234,20 @@ class DeployedStack:
     def _task(self, function: str) -> Callable[[Any], Any]:
         return lambda event: self.invoke(function, event)
 
-    # ---- What the functions see of Step Functions and Lambda
+    # ---- What the functions see of AWS
 
-    def step_functions(self, function: str) -> Any:
+    def step_functions(self, function: str) -> StepFunctionsClient:
         """A client of Step Functions."""
-
-        def note(action: str, arn: str) -> Running:
-            self.used.add((function, f"states:{action}", arn))
-            if arn not in self.executions:
-                raise ExecutionDoesNotExist(arn)
-            return self.executions[arn]
-
-        def stop_execution(*, executionArn: str, error: str, cause: str) -> None:
-            running = note("StopExecution", executionArn)
-            running.stopped = running.execution.stop(error, cause)
-
-        def start_execution(*, stateMachineArn: str, input: str) -> dict[str, str]:
-            self.used.add((function, "states:StartExecution", stateMachineArn))
-            machines = {
-                self.template.machine_arn(f"{name}StateMachine"): name for name in ("Backup", "Restore")
-            }
-            return {"executionArn": self.start(machines[stateMachineArn], json.loads(input))}
-
-        return SimpleNamespace(
-            describe_execution=lambda *, executionArn: {
-                "status": note("DescribeExecution", executionArn).status
-            },
-            stop_execution=stop_execution,
-            start_execution=start_execution,
-            exceptions=SimpleNamespace(ExecutionDoesNotExist=ExecutionDoesNotExist),
+        return StepFunctionsClient(
+            executions=self.executions,
+            machines={self.template.machine_arn(f"{name}StateMachine"): name for name in MACHINES},
+            start=self.start,
+            note=partial(self._note_use, function),
         )
 
-    def functions_client(self, function: str) -> Any:
+    def functions_client(self, function: str) -> LambdaClient:
         """A client of Lambda."""
-
-        def invoke(*, FunctionName: str, Payload: bytes) -> dict[str, Any]:
-            self.used.add((function, "lambda:InvokeFunction", FunctionName))
-            try:
-                value, failed = self.invoke(FunctionName, json.loads(Payload)), {}
-            except Exception as error:
-                value = {"errorType": type(error).__name__, "errorMessage": str(error)}
-                failed = {"FunctionError": "Unhandled"}
-            return {"StatusCode": 200, "Payload": io.BytesIO(json.dumps(value).encode()), **failed}
-
-        return SimpleNamespace(invoke=invoke)
+        return LambdaClient(invoke=self.invoke, note=partial(self._note_use, function))
 
     def caller(self) -> str:
         """The function that runs in this thread."""
@@ -305,32 +256,14 @@ class DeployedStack:
 
     def _note(self, function: str) -> Callable[..., None]:
         def note(params: dict[str, Any], model: Any, **_: Any) -> None:
-            is_ec2 = model.service_model.service_name == "ec2"
-            uses = (ec2_uses if is_ec2 else self._uses)(model.name, params)
-            self.used.update((function, action, resource) for action, resource in uses)
+            find = ec2_uses if model.service_model.service_name == "ec2" else data_uses
+            for action, resource in find(model.name, params):
+                self._note_use(function, action, resource)
 
         return note
 
-    def _uses(self, operation: str, params: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        """IAM's actions and resources of a call."""
-        bucket = f"arn:aws:s3:::{params.get('Bucket')}"
-        table = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/"
-        match operation:
-            case "GetObject" | "HeadObject":
-                yield "s3:GetObject", f"{bucket}/{params['Key']}"
-            case "PutObject" | "DeleteObject":
-                yield f"s3:{operation}", f"{bucket}/{params['Key']}"
-            case "DeleteObjects":
-                for each in params["Delete"]["Objects"]:
-                    yield "s3:DeleteObject", f"{bucket}/{each['Key']}"
-            case "ListObjectsV2":
-                yield "s3:ListBucket", bucket
-            case "TransactWriteItems":
-                for each in params["TransactItems"]:
-                    for kind, item in each.items():
-                        yield f"dynamodb:{kind}Item", table + item["TableName"]
-            case _:
-                yield f"dynamodb:{operation}", table + params["TableName"]
+    def _note_use(self, function: str, action: str, resource: str) -> None:
+        self.used.add((function, action, resource))
 
     # ---- What is there
 
@@ -377,30 +310,6 @@ class _Twice:
     def create(self, key: str, data: bytes) -> None:
         self._inner.create(key, data)
         self._inner.create(key, data)
-
-
-class InterruptedTree(FolderTree):
-    """Before its first byte is read something happens."""
-
-    def __init__(self, root: Path, act: Callable[[], object]) -> None:
-        super().__init__(root)
-        self._acts = [act]
-
-    def read(self, path: str, offset: int, length: int) -> bytes:
-        if self._acts:
-            self._acts.pop()()
-        return super().read(path, offset, length)
-
-    def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
-        data = self.read(path, offset, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-class Interrupted(FolderSource):
-    def __init__(self, root: Path, act: Callable[[], object]) -> None:
-        super().__init__(root)
-        self._tree = InterruptedTree(root, act)
 
 
 Deploy = Callable[..., DeployedStack]
@@ -461,7 +370,7 @@ def deploy(
             stack.close()
 
 
-@functools.cache
+@cache
 def _loader(search_path: str | None = None) -> botocore.loaders.Loader:
     return botocore.loaders.create_loader(search_path)
 

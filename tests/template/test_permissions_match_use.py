@@ -13,8 +13,9 @@ from questdb_backup.engine.execution import Status
 from questdb_backup.steps import prune
 from standin.ebs import Delays
 from tests.support.backups import FolderSource, make_root
-from tests.support.deployed import BUCKET, Deploy, DeployedStack, Interrupted
+from tests.support.deployed import BUCKET, Deploy, DeployedStack
 from tests.support.deployed_template import REGION
+from tests.support.interrupted import Interrupted
 from tests.template.cloudformation import resources
 
 Use = tuple[str, str, str]

@@ -10,8 +10,9 @@ from questdb_backup.ebs.base import INSTANCE_TAG, RUN_TAG, STACK_TAG
 from questdb_backup.engine.execution import Status
 from questdb_backup.words import BackupStatus
 from tests.support.backups import FolderSource, listing, make_root
-from tests.support.deployed import CREDENTIALS, Deploy, DeployedStack, Interrupted
+from tests.support.deployed import CREDENTIALS, Deploy, DeployedStack
 from tests.support.deployed_template import STACK
+from tests.support.interrupted import Interrupted
 from tests.template.cloudformation import ROOT
 
 EVENTS = ROOT / "events"

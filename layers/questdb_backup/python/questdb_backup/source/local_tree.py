@@ -1,7 +1,6 @@
 """A directory of this host as a tree: what a symlink may lead to, and reads that cost one call each."""
 
 import errno
-import fcntl
 import os
 import stat
 from functools import lru_cache
@@ -9,14 +8,13 @@ from operator import attrgetter
 from pathlib import Path
 
 from questdb_backup.source.base import EntryKind, TreeEntry
+from questdb_backup.source.reflink import reflink
 
 LINKED_FOLDERS = {".checkpoint": 1, "db": 3}
 """How deep symlinks to other volumes may stand: ``.checkpoint``; ``db``, its tables and their partitions."""
 _NO_PARTS = frozenset(("", ".", ".."))
 _KNOWN_FOLDERS = 4096
 _OPEN_FILES = 64
-_FICLONE = 0x40049409
-"""linux/fs.h: _IOW(0x94, 9, int)."""
 _IS_LINK = (errno.ELOOP, errno.EMLINK)
 """What an open that follows no link answers to one; EMLINK on FreeBSD."""
 _KINDS = {stat.S_IFDIR: EntryKind.DIRECTORY, stat.S_IFLNK: EntryKind.SYMLINK}
@@ -165,7 +163,7 @@ class _OpenFile:
     def clone(self, target: Path) -> None:
         """Make a new file of the same blocks."""
         with target.open("xb") as file:
-            fcntl.ioctl(file.fileno(), _FICLONE, self._descriptor)
+            reflink(self._descriptor, file.fileno())
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Fill the buffer; give how many bytes, fewer where the file ends."""

@@ -1,4 +1,4 @@
-"""IAM's actions and resources of the calls to EC2, as its reference of actions lists them."""
+"""IAM's actions and resources of the calls to AWS, as its reference of actions lists them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,3 +32,25 @@ def ec2_uses(operation: str, params: dict[str, Any]) -> Iterator[tuple[str, str]
         case _:
             assert operation.startswith("Describe"), operation
             yield f"ec2:{operation}", "*"
+
+
+def data_uses(operation: str, params: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a call of boto3's s3 or dynamodb client needs to be allowed."""
+    bucket = f"arn:aws:s3:::{params.get('Bucket')}"
+    table = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/"
+    match operation:
+        case "GetObject" | "HeadObject":
+            yield "s3:GetObject", f"{bucket}/{params['Key']}"
+        case "PutObject" | "DeleteObject":
+            yield f"s3:{operation}", f"{bucket}/{params['Key']}"
+        case "DeleteObjects":
+            for each in params["Delete"]["Objects"]:
+                yield "s3:DeleteObject", f"{bucket}/{each['Key']}"
+        case "ListObjectsV2":
+            yield "s3:ListBucket", bucket
+        case "TransactWriteItems":
+            for each in params["TransactItems"]:
+                for kind, item in each.items():
+                    yield f"dynamodb:{kind}Item", table + item["TableName"]
+        case _:
+            yield f"dynamodb:{operation}", table + params["TableName"]

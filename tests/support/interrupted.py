@@ -1,0 +1,30 @@
+"""A source whose reading is interrupted: something happens before its first byte."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.backups import FolderSource, FolderTree
+
+
+class InterruptedTree(FolderTree):
+    """Before its first byte is read something happens."""
+
+    def __init__(self, root: Path, act: Callable[[], object]) -> None:
+        super().__init__(root)
+        self._acts = [act]
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        if self._acts:
+            self._acts.pop()()
+        return super().read(path, offset, length)
+
+    def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
+        data = self.read(path, offset, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class Interrupted(FolderSource):
+    def __init__(self, root: Path, act: Callable[[], object]) -> None:
+        super().__init__(root)
+        self._tree = InterruptedTree(root, act)
