@@ -13,7 +13,7 @@ from questdb_backup.manifest import Manifest, read_shard
 from questdb_backup.services import Services
 from questdb_backup.source.base import Source
 from questdb_backup.steps.run import Run
-from questdb_backup.units import whole_file
+from questdb_backup.unit_cutting import whole_file
 
 DATA_ID = "0f" * 16
 
@@ -32,6 +32,7 @@ def put_folder_in_snapshots(
         snapshots: tuple[VolumeSnapshot, ...],
         base: Manifest | None,
         *_: Any,
+        **__: Any,
     ) -> SimpleNamespace:
         assert snapshots
         record_data_id(services.store, run.instance, data_id)

@@ -14,7 +14,8 @@ from questdb_backup.packs import ChunkRef, PackWriter, read_index
 from questdb_backup.shards import ShardCutter, merge_groups
 from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup
 from questdb_backup.stores.base import Data
-from questdb_backup.units import Unit, UnitGroup, cut_units, decode_unit, encode_unit, unit_limit
+from questdb_backup.unit_cutting import cut_units, unit_limit
+from questdb_backup.units import Unit, UnitGroup, decode_unit, encode_unit
 
 
 @given(st.binary(max_size=5000), st.integers(1, 22))
@@ -147,7 +148,7 @@ def test_units_cover_every_byte_once_and_stay_within_their_size(
         for index, (_, sizes) in enumerate(groups)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("questdb_backup.units.UNIT_BYTES", limit)
+        patch.setattr("questdb_backup.unit_cutting.UNIT_BYTES", limit)
         units = list(cut_units(planned))
     covered: dict[str, int] = {}
     for unit in units:

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from questdb_backup import units
+from questdb_backup import unit_cutting
 from questdb_backup.catalog import BackupRow, Catalog, ManifestRef
 from questdb_backup.catalog_store import read_catalog
 from questdb_backup.packs import PACK_BYTES
@@ -231,7 +231,7 @@ def peak_of(source: _Large) -> int:
 
 
 def test_memory_does_not_grow_with_the_number_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(units, "UNIT_FILES", 1000)  # a unit is all that is held
+    monkeypatch.setattr(unit_cutting, "UNIT_FILES", 1000)  # a unit is all that is held
     small, large = _Large(), _Large()
     large.partitions = 6 * small.partitions
 

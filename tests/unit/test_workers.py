@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import questdb_backup
-from questdb_backup import units
+from questdb_backup import unit_cutting
 from questdb_backup.errors import PermanentError, SourceFileError
 from questdb_backup.gentle.bucket import ReadLimit, TokenBucket
 from questdb_backup.local import runner, workers
@@ -73,7 +73,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
     """Every plan is worth children, and is cut into several units."""
     monkeypatch.setenv("PYTHONPATH", f"{PACKAGES}:{PROJECT}")
     monkeypatch.setattr(workers, "LEAST_BYTES", 0)
-    monkeypatch.setattr(units, "UNIT_FILES", 4)
+    monkeypatch.setattr(unit_cutting, "UNIT_FILES", 4)
 
     class Fresh(Watched):
         made: list[Watched] = []

@@ -75,7 +75,7 @@ def test_a_backup_lists_nothing_and_puts_few_objects() -> None:
 
 
 def test_files_larger_than_a_unit_come_back_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("questdb_backup.units.UNIT_BYTES", MIB)
+    monkeypatch.setattr("questdb_backup.unit_cutting.UNIT_BYTES", MIB)
     kit = Kit(DictSource(_files(partitions=2, size=5 * MIB + 3)))
     timestamp = kit.backed_up()["backup_timestamp"]
     assert kit.stored_files(timestamp) == kit.source.files

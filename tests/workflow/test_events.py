@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from questdb_backup import aws_workflow, units
+from questdb_backup import aws_workflow, unit_cutting
 from questdb_backup.catalog import Catalog
 from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.clock import parse_timestamp
@@ -78,7 +78,7 @@ class Stack:
             for variable, value in self.template.environment(f"{name}Function").items():
                 monkeypatch.setenv(variable, value)
         assert self.kit.backup(self.services).status == "SUCCEEDED"
-        monkeypatch.setattr(units, "UNIT_BYTES", 6 << 20)
+        monkeypatch.setattr(unit_cutting, "UNIT_BYTES", 6 << 20)
         self.services.config = self._config("ebs", mount)
         update_catalog(self.kit.inner, INSTANCE, lambda before: replace(before, last_token=6))
         (root / "db/trades~1/sym.c").write_bytes(b"of today")

@@ -201,7 +201,7 @@ def test_a_dead_run_lends_only_what_it_stored_itself() -> None:
 
 
 def test_a_partition_of_which_a_part_was_lost_is_never_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("questdb_backup.units.UNIT_BYTES", 2 * MIN_CHUNK_BYTES)
+    monkeypatch.setattr("questdb_backup.unit_cutting.UNIT_BYTES", 2 * MIN_CHUNK_BYTES)
     kit = Kit(signed(3, size=MIN_CHUNK_BYTES))
     for name in ("a", "b", "c", "e"):
         kit.source.files[f"db/t~1/{partition(1)}/{name}.d"] = os.urandom(MIN_CHUNK_BYTES)
@@ -223,7 +223,7 @@ def test_a_partition_of_which_a_part_was_lost_is_never_published(monkeypatch: py
 
 
 def test_crashes_cost_no_more_than_the_units_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("questdb_backup.units.UNIT_BYTES", MIN_CHUNK_BYTES)
+    monkeypatch.setattr("questdb_backup.unit_cutting.UNIT_BYTES", MIN_CHUNK_BYTES)
     kit = Kit(signed(16, size=MIN_CHUNK_BYTES))
     for crash in range(3):
         uploads = 0

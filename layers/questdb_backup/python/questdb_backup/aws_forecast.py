@@ -17,7 +17,7 @@ from questdb_backup.ebs.cost import estimated_dollars
 from questdb_backup.errors import BackupToolError
 from questdb_backup.packs import PACK_BYTES
 from questdb_backup.plan_report import removed_after
-from questdb_backup.units import UNIT_BYTES
+from questdb_backup.unit_cutting import UNIT_BYTES
 from questdb_backup.words import BackupStatus
 
 _COUNTERS = (

@@ -21,16 +21,8 @@ from questdb_backup.source.base import GroupOutline, PlannedGroup, PlannedTable,
 from questdb_backup.steps.run import Run
 from questdb_backup.stores.base import ObjectStore
 from questdb_backup.stores.writes import ParallelWrites
-from questdb_backup.units import (
-    Locate,
-    PlannedItem,
-    Unit,
-    UnitGroup,
-    UnitItem,
-    cut_units,
-    encode_unit,
-    whole_file,
-)
+from questdb_backup.unit_cutting import Locate, cut_units, whole_file
+from questdb_backup.units import PlannedItem, Unit, UnitGroup, UnitItem, encode_unit
 
 Clone = Callable[[str], None]
 """Keeps a file of the root as it is now. Raises OSError where that cannot be done."""

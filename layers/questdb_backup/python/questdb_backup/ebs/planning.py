@@ -55,6 +55,7 @@ def open_snapshots(
     base: Manifest | None,
     spent: frozenset[str],
     version: str | None,
+    *,
     told_data_id: str | None = None,
     started_at: str | None = None,
 ) -> OpenSnapshots:

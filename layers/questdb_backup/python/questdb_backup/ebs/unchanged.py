@@ -18,7 +18,8 @@ from questdb_backup.manifest import Entry, Group, ShardRef, TableRef
 from questdb_backup.packs import ChunkRef
 from questdb_backup.services import logger
 from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup
-from questdb_backup.units import DiskExtent, UnitFile, cut_extents
+from questdb_backup.unit_cutting import cut_extents
+from questdb_backup.units import DiskExtent, UnitFile
 from questdb_backup.volumes.tree import VolumeTree
 
 Range = tuple[int, int]

@@ -15,7 +15,7 @@ from questdb_backup.instances import NAME_FILE
 from questdb_backup.manifest import Entry, Group, ShardRef, TableRef, read_shard
 from questdb_backup.packs import ChunkRef
 from questdb_backup.stores.base import ObjectStore
-from questdb_backup.units import UNIT_BYTES, UNIT_FILES
+from questdb_backup.unit_cutting import UNIT_BYTES, UNIT_FILES
 
 STAGING = ".restore_staging"
 FAILED_FOLDER, FAILED_FILE = ".restore_failed", "_restore_failed"

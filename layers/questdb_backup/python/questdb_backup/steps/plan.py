@@ -56,7 +56,14 @@ def plan_backup(
             from questdb_backup.ebs.planning import open_snapshots
 
             opened = open_snapshots(
-                services, run, snapshots, base, planner.spent, version, data_id, started_at
+                services,
+                run,
+                snapshots,
+                base,
+                planner.spent,
+                version,
+                told_data_id=data_id,
+                started_at=started_at,
             )
             if torn := opened.origin.torn_tables():
                 return {"outcome": "torn", "tables": torn[:5]}
