@@ -3,7 +3,6 @@
 import os
 import random
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,17 +14,17 @@ from questdb_backup.errors import DamagedVolumeError, UnsupportedVolumeError
 from questdb_backup.volumes.base import ImageDevice
 from questdb_backup.volumes.xfs.filesystem import XfsFileSystem
 from questdb_backup.volumes.xfs.log_bounds import find_bounds
-from questdb_backup.volumes.xfs.log_records import LogRegion, RecordHeader
-from questdb_backup.volumes.xfs.superblock import SECTOR, read_superblock
+from questdb_backup.volumes.xfs.log_records import LogRegion
+from questdb_backup.volumes.xfs.superblock import read_superblock
 from tests.support.busy_volumes import BusyVolume, busy_volume, clone, reflink_folder, run, view_of_kernel
 from tests.support.loop_mounts import needs_loop_mounts
+from tests.support.torn_logs import TEARS, Burst, burst_between, tear
 from tests.support.volume_views import View, differences, view_of
 
 pytestmark = needs_loop_mounts
 
-_TORN = int(os.environ.get("VOLUME_TEARS", "0"))
-_IN_FLIGHT = 8
-"""Records that Linux writes to a log at once."""
+_TEARS = int(os.environ.get("VOLUME_TEARS", "0"))
+"""How many crashes of each variant; without it each kind of tear once, of small logs only."""
 _SMALL_LOG = ("--unsupported", "-l", "size=6m")
 
 
@@ -55,6 +54,7 @@ _VARIANTS = (
     Variant(name="wrapped log, logbsize=256k", mkfs=_SMALL_LOG, options="logbsize=256k"),
     Variant(name="wrapped log, 1k blocks", mkfs=("-b", "size=1024", "-m", "rmapbt=1", *_SMALL_LOG)),
 )
+_TORN = _VARIANTS if _TEARS else _VARIANTS[-3:]
 
 
 @pytest.fixture(scope="module")
@@ -101,77 +101,44 @@ def test_a_busy_volume_reads_as_the_kernel_reads_it(outer: Path, variant: Varian
     print(f"{variant.name}: {compared} entries are as the kernel has them")
 
 
-@pytest.mark.skipif(
-    not _TORN,
-    reason="SKIPPED, NOT TESTED: torn XFS logs of a live volume differ from run to run; `make soak` has them",
-)
-@pytest.mark.parametrize("variant", _VARIANTS[-3:], ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", _TORN, ids=lambda variant: variant.name)
 def test_torn_last_writes_are_dropped_as_the_kernel_drops_them(outer: Path, variant: Variant) -> None:
-    chance, refused = random.Random(variant.name), 0
+    chance, kinds = random.Random(variant.name), tuple(TEARS)
     with busy_volume(
         outer, ("mkfs.xfs", "-q", "-f", *variant.mkfs), options=variant.options, size=variant.size, fsync=True
     ) as volume:
-        image = _with_wrapped_log(volume)
+        burst = _burst(volume, around=set(_SMALL_LOG) <= set(variant.mkfs))
         volume.stop.set()
-        for number in range(_TORN):
-            torn = clone(image, image.with_name(f"torn{number}.img"))
-            what = _tear(torn, chance)
-            refused += _agree(torn, f"{variant.name}: {what}") is None
-            torn.unlink()
-    print(f"{variant.name}: {_TORN} torn logs read as the kernel reads them, {refused} refused by both")
+        for number in range(_TEARS or len(kinds)):
+            kind = kinds[number % len(kinds)]
+            torn = tear(burst, volume.image.with_name(f"torn{number}.img"), kind, chance)
+            assert _agree(torn.image, f"{variant.name}: {torn.what}") is not None, torn.what
+            assert _head_of(torn.image) == torn.head, torn.what
+            torn.image.unlink()
+    print(f"{variant.name}: {_TEARS or len(kinds)} torn logs read as the kernel reads them")
 
 
-def _with_wrapped_log(volume: BusyVolume) -> Path:
-    for _ in range(240):
-        time.sleep(0.25)
-        image = volume.snapshot()
-        if _head_of(image).cycle > 1:
-            return image
-        image.unlink()
-    pytest.fail("the log was not written round in a minute")
+def _burst(volume: BusyVolume, *, around: bool) -> Burst:
+    """What was written to a log in a moment; ``around``: around the log's end."""
+    time.sleep(0.5)
+    before = volume.snapshot()
+    for _ in range(2000):
+        time.sleep(0.01)
+        after = volume.snapshot()
+        burst = burst_between(before, after)
+        if burst and len(burst.records) > 2 and (burst.edge or not around):
+            return burst
+        before.unlink()
+        before = after
+    pytest.fail("nothing was written around the log's end")
 
 
-@dataclass(frozen=True)
-class _Head:
-    """Where a log begins on its volume, its blocks, and where in it the newest records are."""
-
-    start: int
-    blocks: int
-    cycle: int
-    newest: tuple[RecordHeader, ...]
-
-
-def _head_of(image: Path) -> _Head:
+def _head_of(image: Path) -> int:
     with closing(ImageDevice(image)) as device:
-        superblock = read_superblock(device)
-        log = LogRegion(device, superblock)
+        log = LogRegion(device, read_superblock(device))
         bounds = find_bounds(log)
         assert bounds is not None, "the log is clean"
-        records = log.records(bounds.tail, bounds.head, bounds.cycle, verify=False)
-        newest = deque((record.header for record in records), maxlen=_IN_FLIGHT)
-        return _Head(superblock.block_offset(superblock.log_start), log.blocks, bounds.cycle, tuple(newest))
-
-
-def _tear(image: Path, chance: random.Random) -> str:
-    """Zero or flip some of the last sectors that were written to the log, in records that may be in flight.
-
-    Not the log's first and last sector: by their cycles the head is looked for, and a write leaves old ones.
-    """
-    head = _head_of(image)
-    first = chance.choice(head.newest)
-    begin, end = chance.randrange(first.position, first.end), head.newest[-1].end
-    count = chance.randrange(1, min(end - begin, 70) + 1)
-    flip = chance.random() < 0.5
-    with image.open("rb+") as file:
-        for position in range(begin, begin + count):
-            block = position % head.blocks
-            if block in (0, head.blocks - 1):
-                continue
-            file.seek(head.start + block * SECTOR)
-            sector = file.read(SECTOR)
-            file.seek(head.start + block * SECTOR)
-            file.write(bytes(byte ^ 0x5A for byte in sector) if flip else bytes(SECTOR))
-    return f"{count} of the last {end - begin} sectors {'flipped' if flip else 'zeroed'}"
+        return bounds.cycle * log.blocks + bounds.head
 
 
 def test_a_volume_that_was_unmounted_is_clean(outer: Path) -> None:

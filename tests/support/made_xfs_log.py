@@ -44,13 +44,17 @@ def cancel_item(address: int, sectors: int) -> list[bytes]:
 
 @dataclass
 class MadeLog:
-    """Writes records over the log of an image, which it empties; the first one is at ``position``."""
+    """Writes records over the log of an image, which it empties; the first one is at ``position``.
+
+    ``headers`` is how many header blocks each record has.
+    """
 
     device: ReplayedDevice
     superblock: Superblock
     position: int = 0
     tail: int = 0
     cycle: int = 1
+    headers: int = 1
     positions: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -69,20 +73,29 @@ class MadeLog:
         position, count = self.position, len(data) // SECTOR
         words = b"".join(data[at : at + 4] for at in range(0, len(data), SECTOR))
         for index in range(count):
-            cycle = self.lsn(position + 1 + index) >> 32
+            cycle = self.lsn(position + self.headers + index) >> 32
             data[index * SECTOR : index * SECTOR + 4] = cycle.to_bytes(4, "big")
         head = struct.pack(
             ">IIIIQQIII", 0xFEEDBABE, self.lsn(position) >> 32, 2, len(data), self.lsn(position),
             self.lsn(self.tail), 0, 0, len(operations),
         )  # fmt: skip
         header = bytearray((head + words).ljust(SECTOR, b"\0"))
-        header[300:324] = struct.pack(">I16sI", 1, self.superblock.uuid, 32768)
+        header[300:324] = struct.pack(">I16sI", 1, self.superblock.uuid, self.headers * 32768)
         header[32:36] = crc32c(bytes(data), crc32c(bytes(header[:328]))).to_bytes(4, "little")
         self.positions.append(position)
-        self.position += 1 + count
+        self.position += self.headers + count
         if not torn:
-            self._put(position, bytes(header + data))
+            further = [self.first_word(position + index) for index in range(1, self.headers)]
+            self._put(position, bytes(header) + b"".join(further) + bytes(data))
         return self.lsn(position)
+
+    def lose(self, position: int) -> None:
+        """Put the block at a position back to what it was a round before."""
+        self._put(position, self.first_word(position - self.blocks))
+
+    def first_word(self, position: int) -> bytes:
+        """A block with nothing but its cycle."""
+        return (self.lsn(position) >> 32).to_bytes(4, "big").ljust(SECTOR, b"\0")
 
     def _put(self, position: int, data: bytes) -> None:
         for index in range(0, len(data), SECTOR):

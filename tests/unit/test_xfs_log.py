@@ -58,8 +58,8 @@ def was_replayed(device: ReplayedDevice, address: int = ADDRESS) -> bool:
     return device.read(address * SECTOR + 128, len(DONE)) == DONE
 
 
-@pytest.mark.parametrize(("later", "expected"), [(-1, True), (0, True), (1, False)])
-def test_a_buffer_is_replayed_unless_it_was_written_back_later(
+@pytest.mark.parametrize(("later", "expected"), [(-1, True), (0, False), (1, False)])
+def test_a_buffer_is_replayed_unless_it_was_written_back_with_the_transaction_or_later(
     device: ReplayedDevice, superblock: Superblock, log: MadeLog, later: int, expected: bool
 ) -> None:
     lsn = log.write(transaction(*changed()))
@@ -298,6 +298,32 @@ def test_a_log_is_read_around_its_end(device: ReplayedDevice, small: Superblock)
     assert any(block < 0 < end for block, end in zip(log.positions, log.positions[1:], strict=False))
     assert replay(device, small)
     assert all(was_replayed(device, ADDRESS + 8 * number) for number in range(4))
+
+
+@pytest.mark.parametrize("lost", range(1, 8))
+def test_a_record_is_not_whole_without_a_header_block_that_says_nothing(
+    device: ReplayedDevice, small: Superblock, lost: int
+) -> None:
+    log = MadeLog(device, small, cycle=3, position=-24, tail=-24, headers=8)
+    for _ in range(3):
+        log.write(transaction(*changed()))
+    assert (log.positions[2], log.position) == (-6, 3), "its header blocks are around the log's end"
+    assert bounds(log) == LogBounds(-24, 3, 3)
+    log.lose(-6 + lost)
+    found = bounds(log)
+    assert found is not None
+    assert (found.cycle * log.blocks + found.tail, found.cycle * log.blocks + found.head) == (168, 186)
+
+
+def test_the_head_is_found_where_the_log_lacks_its_last_block_and_has_the_first_one_anew(
+    device: ReplayedDevice, small: Superblock
+) -> None:
+    log = MadeLog(device, small, cycle=3, position=-20, tail=-20)
+    for _ in range(4):
+        log.write([operation(0, bytes(7 * SECTOR - 12))])
+    assert bounds(log) == LogBounds(-20, 12, 3)
+    log.lose(-1)
+    assert bounds(log) == LogBounds(44, 60, 2)
 
 
 def test_a_tail_that_torn_records_lie_over_is_moved(device: ReplayedDevice, small: Superblock) -> None:

@@ -31,6 +31,8 @@ def find_bounds(log: LogRegion) -> LogBounds | None:
     if not cycle:
         _check_never_written(log, last_cycle)
         return None
+    if last_cycle == cycle - 2:
+        cycle -= 1  # of a record around the log's end, the first block was written and the last one was not
     newest = log.blocks if last_cycle == cycle else _first_of(log, last_cycle)
     last = _last_whole(log, newest, cycle, wrapped=last_cycle != 0)
     if last.is_unmount:

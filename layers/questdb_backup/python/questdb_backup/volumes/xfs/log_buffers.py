@@ -82,7 +82,7 @@ class BufferFormat:
 def replay_buffer(
     device: ReplayedDevice, superblock: Superblock, item: Item, buffer: BufferFormat, lsn: int
 ) -> None:
-    """Put a buffer's changed chunks in place, unless it was written back later than the transaction.
+    """Put a buffer's changed chunks in place, unless it was written back with the transaction or later.
 
     Raise DamagedVolumeError.
     """
@@ -95,7 +95,7 @@ def replay_buffer(
     header = device.read(offset, min(length, _HEADER_BYTES))
     if buffer.is_btree and not new and header[:4] != BTREE_MAGIC:
         return
-    if _stamp(header, superblock) > lsn:
+    if _stamp(header, superblock) >= lsn:
         return
     _put_chunks(device, item, buffer, offset)
 

@@ -126,11 +126,19 @@ class LogRegion:
         )
 
     def record(self, header: RecordHeader, *, verify: bool = True) -> Record | None:
-        """A record's data; None where its checksum is wrong: it was not written whole."""
+        """A record's data; None where a sector of it is of an older write: it was not written whole."""
         raw = self.read(header.position, header.end - header.position)
-        if verify and not _is_whole(raw, header):
+        if verify and not (self._has_its_headers(raw, header) and _is_whole(raw, header)):
             return None
         return Record(header, _unpacked(raw, header))
+
+    def _has_its_headers(self, raw: bytes, header: RecordHeader) -> bool:
+        """Whether the further header blocks were written with it: the checksum leaves out the empty ones."""
+        return all(
+            int.from_bytes(raw[number * SECTOR : number * SECTOR + 4], "big")
+            == header.cycle + (header.position + number) // self.blocks - header.position // self.blocks
+            for number in range(1, header.headers)
+        )
 
     def records(self, position: int, end: int, cycle: int, *, verify: bool) -> Iterator[Record]:
         """The records between two positions, one after the other; ``cycle`` is that of position 0.
