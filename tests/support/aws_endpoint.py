@@ -39,8 +39,8 @@ class _Server(ThreadingHTTPServer):
 class AwsEndpoint:
     """Serves the stack ``prod``. Tests script the answers and read the calls.
 
-    ``executions``: answers to DescribeExecution, one after the other, the last one for ever. ``running`` and
-    ``succeeded``: what ListExecutions gives.
+    ``executions``: answers to DescribeExecution, one after the other, the last one for ever. ``events``: the
+    history of each, newest first. ``running`` and ``succeeded``: what ListExecutions gives.
     ``functions``: an answer for each function, called with its payload; what it raises is answered as
     Lambda answers a handler's exception. ``refusals``: pairs of HTTP status and error code, each answered
     once, before anything else; None lets one call through. ``before_answer`` is called in the server's
@@ -55,6 +55,7 @@ class AwsEndpoint:
             "RestoreDatabaseFunctionName": "restore",
         }
         self.executions: deque[dict[str, Any]] = deque()
+        self.events: list[dict[str, Any]] = []
         self.parameters: dict[str, str] = {}
         self.running: list[dict[str, Any]] = []
         self.succeeded: list[dict[str, Any]] = []
@@ -139,6 +140,9 @@ class AwsEndpoint:
             return {"executionArn": EXECUTION + sent["name"], "startDate": STARTED}
         if call == "ListExecutions":
             return {"executions": self.running if sent["statusFilter"] == "RUNNING" else self.succeeded}
+        if call == "GetExecutionHistory":
+            assert sent["reverseOrder"], "the newest are wanted"
+            return {"events": self.events[: sent["maxResults"]]}
         answer = self.executions.popleft() if len(self.executions) > 1 else self.executions[0]
         return {
             "executionArn": sent["executionArn"],

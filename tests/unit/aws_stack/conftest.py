@@ -49,6 +49,16 @@ def failed(error: str, cause: str) -> dict[str, Any]:
     return {"status": "FAILED", "error": error, "cause": cause}
 
 
+def entered(name: str, state: str = "{}") -> dict[str, Any]:
+    """An event as GetExecutionHistory gives it."""
+    return {
+        "timestamp": 1724503800.0,
+        "type": "TaskStateEntered",
+        "id": 7,
+        "stateEnteredEventDetails": {"name": name, "input": state},
+    }
+
+
 @pytest.fixture(scope="module", autouse=True)
 def own_session() -> Iterator[None]:
     """One session for this module: each new one would read the services' descriptions again."""

@@ -16,7 +16,7 @@ from questdb_backup.errors import (
     StoreAccessDeniedError,
 )
 from tests.support.aws_endpoint import EXECUTION, AwsEndpoint, running_execution
-from tests.unit.aws_stack.conftest import RESULT, ROW, RUNNING, SUCCEEDED, failed
+from tests.unit.aws_stack.conftest import RESULT, ROW, RUNNING, SUCCEEDED, entered, failed
 
 
 def test_a_backup_is_started_under_a_legal_name_as_a_manual_one(stack: Stack, aws: AwsEndpoint) -> None:
@@ -55,11 +55,11 @@ def test_whoever_looks_sees_the_row_in_progress_of_this_execution_and_no_older_o
         older,
         ROW | {"status": "backup complete", "start_ts": "2024-08-24T12:59:00.000000Z"},
     ]
-    seen: list[int] = []
+    seen: list[tuple[int | None, str]] = []
 
-    stack.follow_backup(stack.start_backup(), lambda row: seen.append(row["progress_percent"]))
+    stack.follow_backup(stack.start_backup(), lambda *told: seen.append(told))
 
-    assert seen == [0, 35, 90]
+    assert seen == [(0, ""), (35, ""), (90, "")]
     assert len(aws.named("invoke list")) == 3
 
 
@@ -68,8 +68,50 @@ def test_a_progress_that_cannot_be_read_does_not_end_the_following(stack: Stack,
     aws.functions["list"] = lambda _: 1 // 0
     seen: list[Any] = []
 
-    assert stack.follow_backup(stack.start_backup(), seen.append) == RESULT
+    assert stack.follow_backup(stack.start_backup(), lambda *told: seen.append(told)) == RESULT
     assert seen == []
+
+
+TRIED = {"timestamp": 1724503800.0, "type": "TaskStarted", "id": 8, "taskStartedEventDetails": {}}
+
+
+@pytest.mark.parametrize(
+    ("events", "doing"),
+    [
+        ([entered("UploadPartitions"), entered("PlanBackup")], "UploadPartitions"),
+        ([*[TRIED] * 20, entered("PlanBackup")], "PlanBackup"),
+        ([entered("WaitForSnapshots", '{"snapshots": {"progress_percent": 43}}')], "snapshots at 43%"),
+        ([entered("CheckSnapshots", '{"snapshots": {"progress_percent": 43}}')], "snapshots at 43%"),
+        ([entered("CheckSnapshots", '{"snapshots": {"progr')], "snapshots"),
+        ([TRIED] * 40, ""),
+    ],
+)
+def test_whoever_looks_sees_what_the_execution_is_doing(
+    stack: Stack, aws: AwsEndpoint, events: list[dict[str, Any]], doing: str
+) -> None:
+    aws.executions.extend([RUNNING, SUCCEEDED])
+    aws.functions["list"] = lambda _: [ROW]
+    aws.events = events
+    seen: list[tuple[int | None, str]] = []
+
+    stack.follow_backup(stack.start_backup(), lambda *told: seen.append(told))
+
+    assert seen == [(35, doing)]
+
+
+def test_a_history_that_may_not_be_read_leaves_the_percentage(stack: Stack, aws: AwsEndpoint) -> None:
+    aws.executions.extend([RUNNING, SUCCEEDED])
+    aws.functions["list"] = lambda _: [ROW]
+
+    def refuse_the_history(call: str) -> None:
+        if call == "GetExecutionHistory":
+            aws.refusals.append((400, "AccessDeniedException"))
+
+    aws.before_answer = refuse_the_history
+    seen: list[tuple[int | None, str]] = []
+
+    assert stack.follow_backup(stack.start_backup(), lambda *told: seen.append(told)) == RESULT
+    assert seen == [(35, "")]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rich.console import Console
 from questdb_backup.cli.main import main
 from questdb_backup.cli.render import PercentProgress
 from tests.support.aws_endpoint import RESTORE_EXECUTION, AwsEndpoint
-from tests.unit.aws_stack.conftest import RESTORED, RESULT, ROW, RUNNING, SUCCEEDED, failed
+from tests.unit.aws_stack.conftest import RESTORED, RESULT, ROW, RUNNING, SUCCEEDED, entered, failed
 
 
 @pytest.fixture
@@ -27,9 +27,10 @@ def test_in_a_terminal_the_percentage_is_a_bar() -> None:
     out = StringIO()
     with PercentProgress("backup", Console(file=out, force_terminal=True, width=80)) as bar:
         bar.show(None)
-        bar.show(35)
+        bar.show(35, "UploadPartitions")
 
     assert "35%" in out.getvalue()
+    assert "backup, UploadPartitions" in out.getvalue()
 
 
 @pytest.mark.usefixtures("terminate_handler")
@@ -61,6 +62,7 @@ class TestCommand:
     ) -> None:
         aws.executions.append(RUNNING)
         aws.functions["list"] = lambda _: [ROW]
+        aws.events = [entered("UploadPartitions")]
         seen: list[str] = []
 
         def interrupt_after_the_look(call: str) -> None:
@@ -74,7 +76,7 @@ class TestCommand:
         captured = capsys.readouterr()
         assert captured.out == ""
         assert captured.err.splitlines() == [
-            "backup: 35%",
+            "backup: 35%, UploadPartitions",
             "the backup goes on in the stack. Hint: stop it with `questdb-backup abort --stack prod`.",
             "interrupted",
         ]

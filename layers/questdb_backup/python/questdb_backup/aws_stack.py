@@ -14,6 +14,7 @@ from typing import Any
 
 from questdb_backup.aws_answers import DEPLOY, parsed, read_answer
 from questdb_backup.aws_errors import translated
+from questdb_backup.aws_progress import NEWEST_EVENTS, doing
 from questdb_backup.clock import add_seconds, format_timestamp, system_clock
 from questdb_backup.errors import (
     BackupAbortedError,
@@ -29,7 +30,8 @@ from questdb_backup.steps.fail import as_error, error_text
 from questdb_backup.words import BackupStatus
 
 Row = dict[str, Any]
-Look = Callable[[Row], object]
+Look = Callable[[int | None, str], object]
+"""Gets the percentage of a backup and what it is doing: the name of a state, or how far the snapshots are."""
 
 _ATTEMPTS = 6
 _POLL_SECONDS = 2.0
@@ -101,10 +103,10 @@ class Stack:
     def follow_backup(self, execution: str, look: Look | None = None) -> dict[str, Any]:
         """Wait for the end of a backup; give its row and counters.
 
-        ``look`` gets the row in progress now and then; None: nobody looks. Raise what the backup failed
-        with, BackupAbortedError where it was stopped.
+        ``look`` is told now and then how far it is; None: nobody looks. Raise what the backup failed with,
+        BackupAbortedError where it was stopped.
         """
-        ended = self._follow(execution, lambda since: self._show(since, look) if look else None)
+        ended = self._follow(execution, lambda since: self._show(execution, since, look) if look else None)
         if ended["status"] == "SUCCEEDED":
             return self._result(ended)
         if ended["status"] == "ABORTED":
@@ -167,7 +169,7 @@ class Stack:
             polls += 1
             self._sleep(_POLL_SECONDS)
 
-    def _show(self, since: str, look: Look) -> None:
+    def _show(self, execution: str, since: str, look: Look) -> None:
         """Progress is only told: what fails here must not end the following."""
         try:
             row = self._row(since, BackupStatus.BACKUP_IN_PROGRESS)
@@ -175,7 +177,19 @@ class Stack:
             logger.info("the progress is not known at this moment: %s", error)
             return
         if row is not None:
-            look(row)
+            look(row.get("progress_percent"), self._doing(execution))
+
+    def _doing(self, execution: str) -> str:
+        """What the execution is doing; "" where that cannot be read."""
+        try:
+            with translated(f"reading the history of {execution}"):
+                found: dict[str, Any] = self._client("stepfunctions").get_execution_history(
+                    executionArn=execution, maxResults=NEWEST_EVENTS, reverseOrder=True
+                )
+        except BackupToolError as error:
+            logger.info("what it is doing is not known at this moment: %s", error)
+            return ""
+        return doing(found["events"])
 
     def _row(self, since: str, status: BackupStatus) -> Row | None:
         """The newest row of that status which started since."""

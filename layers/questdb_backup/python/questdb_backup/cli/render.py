@@ -248,24 +248,25 @@ class BackupProgress(Progress):
 
 
 class PercentProgress(_Told):
-    """How far a run elsewhere is, of which only the percentage is known; a line for each new one."""
+    """How far a run elsewhere is, by its percentage and what it is doing; a line for each new one."""
 
-    _percent: Any = None
+    _shown: tuple[int, str] | None = None
 
     def __enter__(self) -> Self:
         if self._draws:
             self._start()
         return self
 
-    def show(self, percent: Any) -> None:
-        """Show the percentage; None: not known at this moment."""
-        if percent is None or percent == self._percent:
+    def show(self, percent: int | None, doing: str = "") -> None:
+        """Show them; None: not known at this moment."""
+        if percent is None or (percent, doing) == self._shown:
             return
-        self._percent = percent
-        if self._draws:
+        self._shown = percent, doing
+        if self._bar is not None and self._task is not None:
             self._draw(percent, 100)
+            self._bar.update(self._task, description=", ".join(filter(None, (self._what, doing))))
         else:
-            self._tell(f"{percent}%")
+            self._tell(", ".join(filter(None, (f"{percent}%", doing))))
 
     def _columns(self) -> "Iterable[ProgressColumn]":
         from rich.progress import TaskProgressColumn, TimeElapsedColumn

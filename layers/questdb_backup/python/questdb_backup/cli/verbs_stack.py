@@ -50,7 +50,7 @@ def _backup(arguments: argparse.Namespace, _environ: Mapping[str, str], stack: S
         if arguments.json:
             return backup_outcome(stack.follow_backup(execution))
         with PercentProgress("backup") as bar:
-            result = stack.follow_backup(execution, lambda row: bar.show(row.get("progress_percent")))
+            result = stack.follow_backup(execution, bar.show)
     return backup_outcome(result)
 
 
