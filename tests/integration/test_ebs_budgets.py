@@ -18,6 +18,7 @@ import pytest
 from questdb_backup.catalog_store import read_catalog
 from questdb_backup.local.bundle import read_definition, tasks
 from questdb_backup.manifest import Manifest, read_manifest
+from standin.ebs.quotas import Quotas
 from standin.ebs.standin import EbsStandin
 from tests.support.busy_volumes import reflink_folder
 from tests.support.direct_standin import client
@@ -172,7 +173,7 @@ def placed(
     with (
         reflink_folder(scratch, 12 << 30) as outer,
         database_volume(outer, mkfs, size=size) as (image, folder),
-        EbsStandin(outer / "ebs") as cloud,
+        EbsStandin(outer / "ebs", quotas=Quotas(snapshot_interval=0.0)) as cloud,
     ):
         if is_shattered:
             _shatter(folder / "other")

@@ -9,6 +9,7 @@ import pytest
 from questdb_backup.errors import SourceFileError
 from questdb_backup.questdb.pgwire import PgwireDatabase
 from questdb_backup.steps.database import database_to_json
+from standin.ebs.quotas import Quotas
 from standin.ebs.standin import EbsStandin
 from tests.support.busy_volumes import mounted, reflink_folder
 from tests.support.ebs_route import EbsRoute, database_volume
@@ -30,7 +31,7 @@ def placed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Ebs
     with (
         reflink_folder(tmp_path, 12 << 30) as outer,
         database_volume(outer, FILE_SYSTEMS[request.param]) as (image, folder),
-        EbsStandin(outer / "ebs") as cloud,
+        EbsStandin(outer / "ebs", quotas=Quotas(snapshot_interval=0.0)) as cloud,
         QuestDBServer(folder / "questdb", env={"QDB_DEV_MODE_ENABLED": "true"}) as server,
     ):
         instance = cloud.add_instance()

@@ -10,6 +10,7 @@ from questdb_backup.catalog_store import read_catalog
 from questdb_backup.errors import SourceFileError
 from questdb_backup.volumes.base import ImageDevice
 from questdb_backup.volumes.layout import open_file_system
+from standin.ebs.quotas import Quotas
 from standin.ebs.standin import EbsStandin
 from tests.support.busy_volumes import clone, mounted, reflink_folder, run
 from tests.support.ebs_route import INSTANCE, EbsRoute, database_volume
@@ -24,7 +25,7 @@ def test_a_copy_with_an_old_checkpoint_is_not_taken_for_the_database(tmp_path: P
     with (
         reflink_folder(tmp_path, 8 << 30) as outer,
         database_volume(outer, ("mke2fs", "-q", "-t", "ext4")) as (image, folder),
-        EbsStandin(outer / "ebs") as cloud,
+        EbsStandin(outer / "ebs", quotas=Quotas(snapshot_interval=0.0)) as cloud,
         QuestDBServer(folder / "questdb") as server,
     ):
         server.execute("create table t (x long, ts timestamp) timestamp(ts) partition by day wal")
