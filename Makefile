@@ -48,11 +48,11 @@ s3-gateway:
 	@echo "*** SKIPPED: versitygw needs Go to be built; the S3 contract is tested against moto's server only ***" >&2
 endif
 
-# What starts no server runs two at a time. The rest alone: it has clocks of its own, and a mounted volume that is
+# Two files at a time, but for what runs whole databases: those have clocks of their own, and a mounted volume that is
 # synced holds up every other's disk.
 test: setup s3-gateway lint typecheck validate ## Everything that must pass: style, types, template, all tests
-	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/unit tests/workflow tests/template
-	$(BIN)/pytest tests/contract tests/crash tests/integration
+	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/unit tests/workflow tests/template tests/contract tests/crash
+	$(BIN)/pytest tests/integration
 
 unit: setup ## The tests that start no server
 	$(BIN)/pytest tests/unit tests/workflow tests/template

@@ -343,6 +343,8 @@ def deploy(
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    # a session keeps the credentials that it found first, and DynamoDB Local has tables of each key's own
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     # each function makes clients of its own; what they read from botocore's files is the same
     monkeypatch.setattr(botocore.session, "create_loader", _loader)
     shared = Template({}, {}).resolve(template()["Globals"]["Function"]["Environment"]["Variables"])
