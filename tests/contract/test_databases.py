@@ -293,8 +293,8 @@ def test_a_create_that_never_arrived_leaves_the_server_free(server: Server, data
 def test_a_create_that_arrives_after_its_connection_was_lost_is_awaited_and_released(
     server: Server, database: Database
 ) -> None:
-    fence = intent(database, 3.0)
-    assert server.create_later(fence, 0.6).outcome == "unknown"
+    fence = intent(database, 5.0)
+    assert server.create_later(fence, 2.0).outcome == "unknown"
     assert held(database) is None
     assert database.release_checkpoint(fence, timeout_seconds=20).outcome == "released"
     assert held(database) is None
@@ -304,10 +304,10 @@ def test_a_foreign_checkpoint_that_leaves_in_time_still_lets_ours_through(
     server: Server, database: Database
 ) -> None:
     server.hold_foreign()
-    fence = intent(database, 3.0)
+    fence = intent(database, 5.0)
     releases = threading.Timer(0.5, server.release_foreign)
     releases.start()
-    assert server.create_later(fence, 1.2).outcome == "unknown"
+    assert server.create_later(fence, 2.5).outcome == "unknown"
     assert database.release_checkpoint(fence, timeout_seconds=20).outcome == "released"
     releases.join()
     assert held(database) is None
