@@ -85,8 +85,7 @@ def _cut_group(group: PlannedGroup, limit: int, locate: Locate) -> Iterator[Unit
     step = max(CHUNK_BYTES, limit // CHUNK_BYTES * CHUNK_BYTES)
     for file in group.files:
         for located in locate(group, file):
-            length = located.bytes
-            for piece in (located,) if length <= step else _pieces(located, step):
+            for piece in (located,) if located.bytes <= step else _pieces(located, step):
                 length = piece.bytes
                 if pieces and (size + length > limit or len(pieces) >= UNIT_FILES):
                     yield _part(group, pieces)
