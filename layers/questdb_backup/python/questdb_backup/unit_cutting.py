@@ -105,12 +105,13 @@ def _part(group: PlannedGroup, pieces: list[UnitFile]) -> UnitGroup:
 def _pieces(piece: UnitFile, step: int) -> Iterator[UnitFile]:
     start, size = piece.start, piece.file.size
     while size - start > step:
-        yield _cut(piece, start, start + step)
+        yield cut_piece(piece, start, start + step)
         start += step
-    yield _cut(piece, start, size)
+    yield cut_piece(piece, start, size)
 
 
-def _cut(piece: UnitFile, start: int, end: int) -> UnitFile:
+def cut_piece(piece: UnitFile, start: int, end: int) -> UnitFile:
+    """What of a piece that is to be read lies between two bytes of the file."""
     if (start, end) == (piece.start, piece.file.size):
         return piece
     extents = cut_extents(piece.extents, start, end)

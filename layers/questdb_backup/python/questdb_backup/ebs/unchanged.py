@@ -18,7 +18,7 @@ from questdb_backup.manifest import Entry, Group, ShardRef, TableRef
 from questdb_backup.packs import ChunkRef
 from questdb_backup.services import logger
 from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup
-from questdb_backup.unit_cutting import cut_extents
+from questdb_backup.unit_cutting import cut_extents, cut_piece
 from questdb_backup.units import DiskExtent, UnitFile
 from questdb_backup.volumes.tree import VolumeTree
 
@@ -209,14 +209,14 @@ class Locator:
     def _compared(
         self, group: PlannedGroup, file: PlannedFile, extents: tuple[DiskExtent, ...]
     ) -> Iterator[UnitFile]:
-        position = 0
+        whole, position = UnitFile(file=file, extents=extents), 0
         for start, chunks in self._kept(group, file, extents):
             if position < start:
-                yield _to_read(file, position, start, extents)
+                yield cut_piece(whole, position, start)
             position = start + sum(chunk.plain for chunk in chunks)
             yield UnitFile(file=file._replace(size=position), start=start, kept=chunks)
         if position < file.size:
-            yield _to_read(file, position, file.size, extents)
+            yield cut_piece(whole, position, file.size)
 
     def _kept(
         self, group: PlannedGroup, file: PlannedFile, extents: tuple[DiskExtent, ...]
@@ -235,8 +235,3 @@ class Locator:
         size = min(entry.size, file.size)
         ranges = unchanged_ranges(extents, before, self.changed, size)
         yield from kept_stretches(entry.chunks, ranges, self.spent)
-
-
-def _to_read(file: PlannedFile, start: int, end: int, extents: tuple[DiskExtent, ...]) -> UnitFile:
-    cut = file if end == file.size else file._replace(size=end)
-    return UnitFile(file=cut, start=start, extents=cut_extents(extents, start, end))
