@@ -18,11 +18,6 @@ class InterruptedTree(FolderTree):
             self._acts.pop()()
         return super().read(path, offset, length)
 
-    def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
-        data = self.read(path, offset, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
 
 class Interrupted(FolderSource):
     def __init__(self, root: Path, act: Callable[[], object]) -> None:

@@ -1,11 +1,9 @@
 """What an execution is doing at this moment, by the newest events of its history."""
 
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
-
-from questdb_backup.aws_answers import parsed
-from questdb_backup.errors import PermanentError
 
 NEWEST_EVENTS = 30
 """Enough for the last state that was entered: a task that is tried five times again has four events a try."""
@@ -26,6 +24,6 @@ def doing(events: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _snapshots(state: str) -> str:
-    with suppress(PermanentError, KeyError, TypeError):  # more than 256 KiB of state are cut short
-        return f"snapshots at {parsed(state)['snapshots']['progress_percent']}%"
+    with suppress(ValueError, KeyError, TypeError):  # more than 256 KiB of state are cut short
+        return f"snapshots at {json.loads(state)['snapshots']['progress_percent']}%"
     return "snapshots"

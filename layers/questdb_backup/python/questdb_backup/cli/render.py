@@ -150,10 +150,11 @@ class _Told:
         self._task = self._bar.add_task(self._what, total=None)
         self._bar.start()
 
-    def _draw(self, done: int, total: int) -> None:
+    def _draw(self, done: int, total: int, doing: str = "") -> None:
         assert self._bar is not None, "started"
         assert self._task is not None, "added with the bar"
-        self._bar.update(self._task, completed=done, total=total or None)
+        what = f"{self._what}, {doing}" if doing else self._what
+        self._bar.update(self._task, completed=done, total=total or None, description=what)
 
     def _tell(self, words: str) -> None:
         print(f"{self._what}: {words}", file=self._console.file if self._console else sys.stderr)
@@ -236,11 +237,8 @@ class BackupProgress(Progress):
         if live is not None:
             self.update(live.done_bytes, live.total_bytes)
 
-    def _draw(self, done: int, total: int) -> None:
-        super()._draw(done, total)
-        if self._bar is not None and self._task is not None:
-            what = f"{self._what}, held down" if self._held_down() else self._what
-            self._bar.update(self._task, description=what)
+    def _draw(self, done: int, total: int, doing: str = "") -> None:
+        super()._draw(done, total, "held down" if self._held_down() else doing)
 
     def _words(self, done_bytes: int, total_bytes: int, now: float) -> str:
         words, why = super()._words(done_bytes, total_bytes, now), self._held_down()
@@ -262,11 +260,10 @@ class PercentProgress(_Told):
         if percent is None or (percent, doing) == self._shown:
             return
         self._shown = percent, doing
-        if self._bar is not None and self._task is not None:
-            self._draw(percent, 100)
-            self._bar.update(self._task, description=", ".join(filter(None, (self._what, doing))))
+        if self._draws:
+            self._draw(percent, 100, doing)
         else:
-            self._tell(", ".join(filter(None, (f"{percent}%", doing))))
+            self._tell(f"{percent}%, {doing}" if doing else f"{percent}%")
 
     def _columns(self) -> "Iterable[ProgressColumn]":
         from rich.progress import TaskProgressColumn, TimeElapsedColumn
