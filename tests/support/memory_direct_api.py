@@ -61,7 +61,7 @@ class MemoryDirectApi:
         assert len(data) == BLOCK_BYTES
         return data
 
-    def counting(self) -> "MemoryDirectApi":
+    def counting(self, *, workers: int = 1) -> "MemoryDirectApi":
         view = copy(self)
         view.gets, view.lists = Counter(), []
         return view

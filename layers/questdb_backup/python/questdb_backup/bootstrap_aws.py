@@ -17,7 +17,7 @@ from questdb_backup.stores.base import ObjectStore
 
 _PREFIX = "QDB_BACKUP_"
 _READS_OF_A_SNAPSHOT = 1000.0
-"""Requests a second that EBS lets through for one snapshot, whoever sends them; the planner is alone."""
+"""Requests a second that EBS lets through for one snapshot, whoever sends them; workers share them."""
 _STATEMENT_SECONDS = 840.0
 """Below the 900 s of the functions that send CREATE and RELEASE, so that they end with an outcome."""
 
@@ -61,8 +61,7 @@ def services_from_environment(environ: Mapping[str, str]) -> Services:
     def direct() -> DirectApi:
         from questdb_backup.ebs.direct import BotoDirectApi
 
-        workers = int(text(_PREFIX + "MAX_CONCURRENCY", "1"))
-        return BotoDirectApi(rate=_READS_OF_A_SNAPSHOT / workers)
+        return BotoDirectApi(rate=_READS_OF_A_SNAPSHOT)
 
     def volumes() -> VolumeService:
         from questdb_backup.ebs.volumes import BotoVolumes

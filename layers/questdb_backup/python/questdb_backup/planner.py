@@ -29,7 +29,7 @@ Clone = Callable[[str], None]
 
 
 class Planner:
-    """Writes units, and gives the work list: ``{unit, attempt, bytes, first, last, cloned}`` for each.
+    """Writes units, and gives the work list: ``{unit, attempt, bytes, first, last, cloned, units}`` for each.
 
     It holds one unit, and what the manifest says of the previous backup. ``largest`` is the bytes that no
     unit is to exceed.
@@ -119,7 +119,7 @@ class Planner:
                     }
                 )
         for item in items:
-            item["cloned"] = clone is not None
+            item |= {"cloned": clone is not None, "units": len(items)}
         return items
 
     def _everything(self, origin: Source, settled: Settled) -> Iterator[PlannedItem]:

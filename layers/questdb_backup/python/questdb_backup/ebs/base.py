@@ -145,8 +145,8 @@ class DirectApi(Protocol):
         Raise TokenExpiredError where the token is not valid any more: list the block again.
         """
 
-    def counting(self) -> "DirectApi":
-        """The same, with the same limits, whose `requests` start at zero."""
+    def counting(self, *, workers: int = 1) -> "DirectApi":
+        """The same, whose `requests` start at zero; of the rate limit it has one worker's share."""
 
     @property
     def requests(self) -> dict[str, int]:

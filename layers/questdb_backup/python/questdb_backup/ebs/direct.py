@@ -124,10 +124,13 @@ class BotoDirectApi:
         with self._lock:
             return replace(self._counters)
 
-    def counting(self) -> "BotoDirectApi":
-        """As DirectApi says: the same connections, clock and rate limit."""
+    def counting(self, *, workers: int = 1) -> "BotoDirectApi":
+        """As DirectApi says: the same connections and clock; a share of the rate has its own bucket."""
         view = copy(self)
         view._counters = DirectCounters()
+        if workers > 1 and self._bucket.rate is not None:
+            share = self._bucket.rate / workers
+            view._bucket = TokenBucket(share, monotonic=self._monotonic, sleep=self._sleep)
         return view
 
     @property

@@ -18,9 +18,14 @@ class UnitTree:
     """Tree on the files of one unit, for the one thread that reads them in the unit's order.
 
     Its blocks are fetched ahead by other threads, each once. It is a context manager.
+
+    Args:
+        api: the direct APIs.
+        unit: a unit of a plan out of snapshots.
+        workers: how many read such units at once: they share what EBS lets through.
     """
 
-    def __init__(self, api: DirectApi, unit: Unit) -> None:
+    def __init__(self, api: DirectApi, unit: Unit, *, workers: int = 1) -> None:
         self._volumes = unit.volumes
         self._files: dict[str, tuple[int, list[DiskExtent]]] = {}
         for piece in unit.files_to_read():
@@ -28,7 +33,7 @@ class UnitTree:
             extents.extend(piece.extents)
             self._files[piece.file.path] = piece.file.size, extents
         self._stack = ExitStack()
-        self._api = api.counting()
+        self._api = api.counting(workers=workers)
         self._reader = BlockReader(self._api, wanted_blocks(unit))
 
     def __enter__(self) -> "UnitTree":

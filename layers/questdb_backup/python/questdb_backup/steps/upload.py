@@ -42,7 +42,7 @@ def _upload(services: Services, run: Run, item: dict[str, Any], attempt: int) ->
         lambda index: keys.pack_name(run.backup_timestamp, number, attempt, index),
         lambda name, data: services.store.create(keys.pack(run.instance, name), data),
     )
-    with writer, _open_tree(services, run, unit, cloned=bool(item.get("cloned"))) as tree:
+    with writer, _open_tree(services, run, unit, item) as tree:
         worker = UnitWorker(services, run, number, known, writer, tree)
         items = worker.store(unit)
         writer.flush()
@@ -74,12 +74,14 @@ class CountedTree(Tree, Protocol):
 
 
 @contextmanager
-def _open_tree(services: Services, run: Run, unit: Unit, *, cloned: bool) -> Iterator[Tree]:
+def _open_tree(services: Services, run: Run, unit: Unit, item: dict[str, Any]) -> Iterator[Tree]:
     """What the unit's files are read from: their stretches of EBS snapshots, their clones, or the root."""
     if not unit.volumes:
+        cloned = item.get("cloned")
         yield services.clones.tree(run.backup_timestamp) if cloned else services.make_source(None).tree
         return
     from questdb_backup.ebs.unit_tree import UnitTree
 
-    with UnitTree(services.direct, unit) as tree:
+    most = services.config.max_concurrency
+    with UnitTree(services.direct, unit, workers=min(most, item.get("units", most))) as tree:
         yield tree
