@@ -34,25 +34,30 @@ DEFAULT_MIB = 512
 MIB = 1 << 20
 
 
-def serve(folder: Path, image: Path, pipe: Connection, processors: set[int]) -> None:
+def serve(folder: Path, image: Path, pipe: Connection, processors: set[int], latency: float) -> None:
     """Tell the variables that lead to the server, and the snapshot's id; serve until there is an answer."""
     os.sched_setaffinity(0, processors)
     quotas = Quotas(get_per_snapshot=None, get_per_account=None, list_per_account=None)
     with EbsStandin(folder / "cloud", quotas=quotas) as server:
+        if latency:
+            server.faults.delay("GetSnapshotBlock", latency, times=None)
         pipe.send((server.environment, take_snapshot(server, server.add_volume(None, image=image))))
         pipe.recv()
 
 
 @contextmanager
-def served_image(folder: Path, image: Path, processors: set[int] | None = None) -> Iterator[str]:
+def served_image(
+    folder: Path, image: Path, processors: set[int] | None = None, *, latency: float = 0.0
+) -> Iterator[str]:
     """The id of a snapshot with the image's bytes; the environment leads to the server.
 
-    The server keeps to the ``processors``; None: all that this process has.
+    The server keeps to the ``processors``; None: all that this process has. It waits for ``latency``
+    seconds before it sends a block.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     own = processors or os.sched_getaffinity(0)
-    process = context.Process(target=serve, args=(folder, image, there, own), daemon=True)
+    process = context.Process(target=serve, args=(folder, image, there, own, latency), daemon=True)
     process.start()
     try:
         environment, snapshot_id = here.recv()

@@ -9,6 +9,9 @@ The ratio is of the last rate to the lower one of the other two.
 A function of 1,769 MB, as UploadPartitions is, has one processor ("Configure Lambda function memory" in the
 AWS Lambda Developer Guide), and EBS takes nothing of it. So all three keep to one processor here, and the
 stand-in to the others. "one after other" is the rate at which one processor would fetch, then store.
+
+All this twice: with 100 ms for each block, which "Optimize performance for EBS direct APIs" in the Amazon
+EBS User Guide counts with, and with none, which no network has: that shows what the processor can do.
 """
 
 import os
@@ -44,6 +47,8 @@ from tests.support.busy_volumes import run
 ROUNDS = 3
 DEFAULT_SCALE = 0.15
 VERSION = "9.3.4"
+LATENCIES = (0.1, 0.0)
+"""Seconds from a request to its block."""
 
 
 def make_image(folder: Path, root: Path) -> Path:
@@ -140,13 +145,22 @@ def main() -> None:
     """Print a line for each round, then the medians."""
     root = frozen_roots("exchange", float(sys.argv[1]) if sys.argv[1:] else DEFAULT_SCALE).roots[0]
     own, *others = sorted(os.sched_getaffinity(0))
-    columns = ("round", "boto3 alone", "page cache", "one after other", "snapshot", "ratio")
-    print("  ".join(f"{name:>11}" for name in columns), "  (MiB/s)")
     with tempfile.TemporaryDirectory(prefix="questdb-backup-ebs-") as name:
-        folder = Path(name)
-        with served_image(folder, make_image(folder, root), {*others} or {own}) as snapshot_id:
-            os.sched_setaffinity(0, {own})
-            rates = measure(folder, root, snapshot_id)
+        image = make_image(Path(name), root)
+        for latency in LATENCIES:
+            folder = Path(name) / f"{latency}"
+            folder.mkdir()
+            os.sched_setaffinity(0, {own, *others})
+            with served_image(folder, image, {*others} or {own}, latency=latency) as snapshot_id:
+                os.sched_setaffinity(0, {own})
+                _report(latency, partial(measure, folder, root, snapshot_id))
+
+
+def _report(latency: float, measured: Callable[[], list[tuple[float, float, float]]]) -> None:
+    columns = ("round", "boto3 alone", "page cache", "one after other", "snapshot", "ratio")
+    print(f"{latency * 1000:.0f} ms for a block, MiB/s")
+    print("  ".join(f"{name:>11}" for name in columns))
+    rates = measured()
     ratio = statistics.median(each[2] / min(each[:2]) for each in rates)
     raw, path, ebs = (statistics.median(column) for column in zip(*rates, strict=True))
     _print("median", raw, path, ebs, ratio)
