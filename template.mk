@@ -11,7 +11,7 @@ export SAM_CLI_TELEMETRY := 0
 
 validate: validate-template validate-statemachines ## Check the template and the state machines
 
-validate-template:
+validate-template: $(VENV)/.installed
 	$(BIN)/sam validate --lint
 	$(BIN)/cfn-lint --append-rules cfn_lint_serverless.rules --template template.yaml
 
@@ -27,5 +27,5 @@ node_modules/.package-lock.json: package-lock.json
 	npm ci --silent
 	touch $@
 
-build: ## Build functions and layers for Lambda into .aws-sam
+build: $(VENV)/.installed ## Build functions and layers for Lambda into .aws-sam
 	PYTHON=$(abspath $(BIN))/python $(BIN)/sam build

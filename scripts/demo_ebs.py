@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from questdb_backup.cli.render import format_bytes
+from questdb_backup.restore.server_conf import set_rebuild
 from scripts.demo import command, compare, say
 from standin.ebs.standin import EbsStandin
 from tests.support.busy_volumes import mounted, reflink_folder
@@ -100,8 +101,10 @@ def restored_volume(route: EbsRoute) -> Iterator[Path]:
         print(f"   {line}")
     image = route.cloud.volume_image(result["volumes"][0]["volume_id"])
     with mounted(image, image.parent / "mounted") as disk:
-        (disk / "questdb/_restore").touch()
-        yield disk / "questdb"
+        root = disk / "questdb"
+        (root / "_restore").touch()
+        set_rebuild(root, root).apply()
+        yield root
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Volumes made of kept snapshots: what is done next, and that a repeated call does nothing twice."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 from questdb_backup.ebs.base import INSTANCE_TAG, RUN_TAG, STACK_TAG, Snapshot, VolumeSnapshot
 from questdb_backup.errors import ConfigurationError, NoRestorePointError, SnapshotError
 from questdb_backup.restore.request import Restore, RestoreRequest
+from questdb_backup.restore.server_conf import PROPERTY
 from questdb_backup.restore.volume_request import VolumeRequest
 from questdb_backup.services import Services
-from questdb_backup.steps.restore_volumes import restore_volumes
+from questdb_backup.steps.restore_volumes import next_steps, restore_volumes
 from tests.support.backups import INSTANCE, make_services
 from tests.support.memory_volumes import MemoryVolumes
 
@@ -99,6 +101,14 @@ def test_a_volume_is_made_of_each_snapshot_once_and_what_to_do_next_is_said() ->
     told = " ".join(result["notes"])
     assert "_restore" in told
     assert "first read" in told, "blocks are loaded lazily"
+
+
+@pytest.mark.parametrize("rebuilds", [True, False])
+def test_indexes_are_to_be_made_anew_where_the_server_can(rebuilds: bool) -> None:
+    restore = replace(RESTORE, rebuild_indexes=rebuilds)
+    steps = " ".join(next_steps(restore, attached=True))
+    assert (PROPERTY in steps) is rebuilds
+    assert steps.index("_restore in") < steps.index("start QuestDB 9.3.4")
 
 
 def test_a_call_that_is_repeated_from_the_start_makes_nothing_again() -> None:

@@ -116,8 +116,15 @@ class Catalog:
         return [row for row in self.rows if row.manifest and row.status is BackupStatus.BACKUP_COMPLETE]
 
     def longest_run_seconds(self) -> float:
-        """How long the longest run that is known took; 0 where none has ended."""
-        ended = ((row.start_ts, row.end_ts) for row in self.rows if row.end_ts)
+        """How long the longest run took that was completed; 0 where none was.
+
+        A failed one says nothing: it may have been found dead after weeks, and reads no more.
+        """
+        ended = (
+            (row.start_ts, row.end_ts)
+            for row in self.rows
+            if row.end_ts and row.status is not BackupStatus.BACKUP_FAILED
+        )
         return max((seconds_between(start, end) for start, end in ended), default=0.0)
 
     def latest_complete(self) -> BackupRow | None:

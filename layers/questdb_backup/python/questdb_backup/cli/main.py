@@ -139,7 +139,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         dsn=arguments.dsn,
         state=arguments.state,
         server_version=values.get("server_version"),
-        grace_hours=values.get("grace_hours", 48.0),
+        grace_hours=values.get("grace_hours"),
         flags={name.removeprefix("set:"): value for name, value in values.items() if name.startswith("set:")},
     )
 

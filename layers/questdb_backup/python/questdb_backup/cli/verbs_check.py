@@ -69,7 +69,6 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace-hours",
         type=float,
-        default=48.0,
         metavar="H",
         help="how long leftovers stay (default 48; never less than twice the longest run)",
     )
@@ -100,7 +99,7 @@ def _refuse_loose_options(arguments: argparse.Namespace) -> None:
             raise ConfigurationError(
                 f"{name} does not belong to this form of check", "`questdb-backup check --help` has the forms"
             )
-    if arguments.grace_hours < 0:
+    if (arguments.grace_hours or 0) < 0:
         raise ConfigurationError(f"--grace-hours {arguments.grace_hours} is negative", "give 0 or more hours")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import uuid
+from dataclasses import replace
 from typing import Any
 
 from questdb_backup.backups import backup_rows
@@ -62,22 +63,25 @@ def _configure_prune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace-hours",
         type=float,
-        default=48.0,
         metavar="H",
-        help="how long packs of a removed backup stay (default 48; never less than twice the longest run)",
+        help="how long packs of a removed backup stay, never less than twice the longest run (default 48, or"
+        " that where it is more)",
     )
 
 
 def _prune(arguments: argparse.Namespace, place: Place) -> Outcome:
-    if arguments.grace_hours < 0:
-        raise ConfigurationError(f"--grace-hours {arguments.grace_hours} is negative", "give 0 or more hours")
+    given: float | None = arguments.grace_hours
+    if given is not None and given < 0:
+        raise ConfigurationError(f"--grace-hours {given} is negative", "give 0 or more hours")
     services, instance = place.services, chosen_instance(place)
-    least = 2 * read_catalog(services.store, instance).longest_run_seconds() / 3600
-    if arguments.grace_hours < least:
+    least = 2 * read_catalog(services.store, instance).longest_run_seconds()
+    if given is not None and given * 3600 < least:
         raise ConfigurationError(
-            f"--grace-hours {arguments.grace_hours:g} is less than twice the longest run",
-            f"a run that still reads could lose what it refers to: give at least {least:.4f}",
+            f"--grace-hours {given:g} is less than twice the longest run",
+            f"a run that still reads could lose what it refers to: give at least {least / 3600:.4f}",
         )
+    grace = max(services.config.grace_seconds, least)
+    services = replace(services, config=replace(services.config, grace_seconds=grace))
     if arguments.dry_run:
         report = plan_prune(services, instance).to_json()
     else:

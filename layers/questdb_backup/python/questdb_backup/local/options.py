@@ -10,7 +10,7 @@ from questdb_backup.errors import ConfigurationError
 from questdb_backup.gentle.base import Throttle
 from questdb_backup.gentle.priority import IoPriority, Priorities
 from questdb_backup.questdb.base import Database
-from questdb_backup.services import Config, Services
+from questdb_backup.services import GRACE_SECONDS, Config, Services
 from questdb_backup.settings import Settings, load_settings
 from questdb_backup.source.base import Source
 from questdb_backup.source.clones import Clones
@@ -34,7 +34,7 @@ class Options:
     dsn: str | None = None
     state: str | None = None
     server_version: str | None = None
-    grace_hours: float = 48.0
+    grace_hours: float | None = None
     flags: dict[str, str | None] = field(default_factory=dict)
 
 
@@ -128,7 +128,7 @@ class Place:
                 instance_name=settings.instance_name,
                 server_version=options.server_version,
                 release_timeout_seconds=10.0,
-                grace_seconds=options.grace_hours * 3600.0,
+                grace_seconds=GRACE_SECONDS if options.grace_hours is None else options.grace_hours * 3600.0,
                 keep_latest_n=settings.cleanup_keep_latest_n,
                 compression_level=settings.compression_level,
                 compression_threads=settings.compression_threads,

@@ -15,6 +15,7 @@ from questdb_backup.ebs.base import INSTANCE_TAG, RUN_TAG, STACK_TAG, Snapshot, 
 from questdb_backup.ebs.volumes import RestoredVolume, VolumeService, VolumeSpec
 from questdb_backup.errors import ConfigurationError, NoRestorePointError, SnapshotError
 from questdb_backup.restore.request import Restore
+from questdb_backup.restore.server_conf import PROPERTY
 from questdb_backup.restore.volume_request import VolumeRequest
 from questdb_backup.services import Services, logger
 
@@ -24,6 +25,10 @@ RESTORE_TAG = "questdb-backup:restore"
 _LAZY = (
     "the volumes fetch each block from S3 when it is first read, so the first queries are slow; read all of"
     " the data once (fio, dd), or restore with an initialization_rate"
+)
+_REBUILD = (
+    f"add {PROPERTY}=true to its conf/server.conf: indexes in the snapshot can be ahead of their rows, and"
+    " some filters would answer wrong in silence; needed for the first start only"
 )
 _SECONDS = {"optimizing": 60, "creating": 5, "initializing": 30, "attaching": 5, "done": 0}
 _MOST_POLLS = 5000
@@ -191,7 +196,7 @@ class _Making:
 
     def _result(self, volumes: Sequence[RestoredVolume]) -> dict[str, Any]:
         of_old = {each.snapshot_id: each for each in self._snapshots}
-        notes = list(next_steps(self._restore.server_version, attached=bool(self._asked.attach_to)))
+        notes = list(next_steps(self._restore, attached=bool(self._asked.attach_to)))
         if not self._asked.initialization_rate and not self._asked.fast_snapshot_restore:
             notes.append(_LAZY)
         return {
@@ -212,16 +217,20 @@ class _Making:
         }
 
 
-def next_steps(server_version: str | None, *, attached: bool) -> tuple[str, ...]:
-    """What remains to be done on the host, in order."""
+def next_steps(restore: Restore, *, attached: bool) -> tuple[str, ...]:
+    """What remains to be done on the host, in order.
+
+    What to do about indexes where the server cannot make them anew stands in the restore's own notes.
+    """
     return (
         *(() if attached else ("attach the volumes to the instance",)),
         "mount them where the server expects them (XFS beside the original: mount -o nouuid), with no server"
         " running on them",
         "make an empty file _restore in the server root, the folder with db and .checkpoint: without it the"
         " server would start on files that were being written",
-        f"start QuestDB {server_version or 'of the version that was backed up'} there; it recovers from the"
-        " checkpoint and removes _restore",
+        *((_REBUILD,) if restore.rebuild_indexes else ()),
+        f"start QuestDB {restore.server_version or 'of the version that was backed up'} there; it recovers from"
+        " the checkpoint and removes _restore",
     )
 
 
