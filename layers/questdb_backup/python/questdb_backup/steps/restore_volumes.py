@@ -229,8 +229,8 @@ def next_steps(restore: Restore, *, attached: bool) -> tuple[str, ...]:
         "make an empty file _restore in the server root, the folder with db and .checkpoint: without it the"
         " server would start on files that were being written",
         *((_REBUILD,) if restore.rebuild_indexes else ()),
-        f"start QuestDB {restore.server_version or 'of the version that was backed up'} there; it recovers from"
-        " the checkpoint and removes _restore",
+        f"start QuestDB {restore.server_version or 'of the version that was backed up'} there; it recovers"
+        " from the checkpoint and removes _restore",
     )
 
 
