@@ -189,6 +189,18 @@ def test_snapshots_are_found_by_all_their_tags_oldest_first(place: Place) -> Non
     assert place.ec2.find_snapshots({"round": "3"}) == ()
 
 
+def test_a_tag_is_added_to_snapshots_and_replaces_one_of_its_name(place: Place) -> None:
+    instance = place.instance()
+    place.volume(instance, "/dev/sdf")
+    first, second = (made(place, instance)[0].snapshot_id for _ in range(2))
+    for value in ("1", "2"):
+        place.ec2.tag_snapshots([first], {"kept": value})
+    tags = {each.snapshot_id: each.tags for each in place.ec2.describe_snapshots([first, second])}
+    assert tags == {first: {**TAGS, "kept": "2"}, second: TAGS}
+    with pytest.raises(SnapshotError):
+        place.ec2.tag_snapshots(["snap-0123456789abcdef0"], {"kept": "1"})
+
+
 def test_pages_are_followed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ec2_adapter, "_PAGE", 5)
     instance = place.instance()

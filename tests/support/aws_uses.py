@@ -23,6 +23,9 @@ def ec2_uses(operation: str, params: dict[str, Any]) -> Iterator[tuple[str, str]
             yield "ec2:CreateVolume", f"{SNAPSHOT}/{params['SnapshotId']}"
             yield "ec2:CreateVolume", f"{OWN}:volume/vol-new"
             yield "ec2:CreateTags", f"{OWN}:volume/vol-new"
+        case "CreateTags":
+            for each in params["Resources"]:
+                yield "ec2:CreateTags", f"{SNAPSHOT}/{each}"
         case "AttachVolume":
             yield "ec2:AttachVolume", f"{OWN}:volume/{params['VolumeId']}"
             yield "ec2:AttachVolume", f"{OWN}:instance/{params['InstanceId']}"

@@ -363,7 +363,7 @@ def deploy(
         put_folder_in_snapshots(monkeypatch, stack.given_source, data_id=DATA_ID)
         monkeypatch.setattr(handler, "_services_of_process", _current.get)
         monkeypatch.setattr(aws_workflow, "_step_functions", lambda: stack.step_functions(stack.caller()))
-        monkeypatch.setattr(aws_workflow, "_lambda", lambda: stack.functions_client(stack.caller()))
+        monkeypatch.setattr(aws_workflow, "_lambda", lambda *_: stack.functions_client(stack.caller()))
         return stack
 
     with ebs, _package_logger_as_it_was():

@@ -75,6 +75,10 @@ class LambdaClient:
         self._invoke = invoke
         self._note = note
 
+    def get_account_settings(self) -> dict[str, Any]:
+        self._note("lambda:GetAccountSettings", "*")
+        return {"AccountLimit": {"UnreservedConcurrentExecutions": 1000}}
+
     def invoke(self, *, FunctionName: str, Payload: bytes) -> dict[str, Any]:
         self._note("lambda:InvokeFunction", FunctionName)
         try:

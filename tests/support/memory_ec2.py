@@ -157,6 +157,15 @@ class MemoryEc2:
                 made.looks_left = max(0, made.looks_left - 1)
             return shown
 
+    def tag_snapshots(self, snapshot_ids: Sequence[str], tags: Mapping[str, str]) -> None:
+        self._pass("tag_snapshots")
+        with self._lock:
+            for each in snapshot_ids:
+                if each not in self._made:
+                    raise SnapshotError(f"tagging {each}: it does not exist")
+                made = self._made[each]
+                made.snapshot = replace(made.snapshot, tags={**made.snapshot.tags, **tags})
+
     def delete_snapshot(self, snapshot_id: str) -> bool:
         self._pass("delete_snapshot")
         with self._lock:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from questdb_backup.ebs.base import STACK_TAG
+from questdb_backup.ebs.base import KEPT_UNTIL_TAG, STACK_TAG
 from tests.template.cloudformation import (
     actions,
     as_list,
@@ -174,7 +174,13 @@ def test_snapshots_are_made_with_the_stacks_tag_and_no_other_is_read_or_deleted(
                     seen.add(action)
                 elif action == "ec2:CreateTags":
                     made_by = "CreateSnapshots" if on_snapshots else "CreateVolume"
-                    assert statement["Condition"] == {"StringEquals": {"ec2:CreateAction": made_by}}
+                    later = {
+                        "StringEquals": {f"aws:ResourceTag/{STACK_TAG}": stack},
+                        "ForAllValues:StringEquals": {"aws:TagKeys": [KEPT_UNTIL_TAG]},
+                    }
+                    at_birth = {"StringEquals": {"ec2:CreateAction": made_by}}
+                    keeps = name == "restore_volumes" and on_snapshots
+                    assert statement["Condition"] == (later if keeps else at_birth)
                     seen.add(action)
     assert len(seen) == 6
 
@@ -194,7 +200,10 @@ def test_no_policy_has_a_wildcard_for_its_resource_but_the_delivery_of_logs_and_
         for statement in statements(properties):
             if statement["Resource"] == "*":
                 granted = as_list(statement["Action"])
-                assert all(action.startswith(("logs:", "ec2:Describe")) for action in granted)
+                assert all(
+                    action.startswith(("logs:", "ec2:Describe", "lambda:GetAccountSettings"))
+                    for action in granted
+                )
             assert not any(action.endswith("*") for action in as_list(statement["Action"]))
 
 

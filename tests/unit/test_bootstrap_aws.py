@@ -15,6 +15,7 @@ from moto import mock_aws
 
 from questdb_backup import aws_workflow, handler
 from questdb_backup.bootstrap_aws import services_from_environment, set_log_keys
+from questdb_backup.ebs.base import BLOCK_BYTES
 from questdb_backup.errors import BackupToolError, ConfigurationError, DatabaseUnavailableError
 from questdb_backup.handler import lambda_handler
 from questdb_backup.services import Services
@@ -161,6 +162,13 @@ def test_no_more_is_asked_of_ebs_than_one_snapshot_lets_through(monkeypatch: pyt
     direct: Any = services.direct
     assert (direct._bucket.rate, services.config.max_concurrency) == (1000.0, 7)
     direct.close()
+
+
+@pytest.mark.parametrize("workers", [1, 16, 200])
+def test_a_worker_can_read_the_largest_unit_long_before_its_function_ends(workers: int) -> None:
+    config = services_from_environment({"QDB_BACKUP_MAX_CONCURRENCY": str(workers)}).config
+    assert config.largest_unit_bytes is not None
+    assert config.largest_unit_bytes / BLOCK_BYTES / (1000 / workers) == pytest.approx(400)
 
 
 def test_a_call_of_another_function_waits_long_and_is_never_sent_twice(

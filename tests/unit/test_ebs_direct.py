@@ -282,6 +282,24 @@ def test_a_snapshot_that_is_not_seen_yet_is_waited_for_a_minute(
     assert sum(time.slept) >= direct.UNSEEN_SECONDS
 
 
+def test_a_base_that_is_gone_is_not_waited_for(
+    server: EbsStandin, api: BotoDirectApi, snapshot: str, time: Time
+) -> None:
+    with pytest.raises(SnapshotError, match="snap-0123456789abcdef0"):
+        list(api.list_changed("snap-0123456789abcdef0", snapshot))
+    assert (server.calls.count("ListChangedBlocks"), time.slept) == (1, [])
+
+
+def test_a_list_of_changes_that_takes_too_long_for_a_step_is_given_up(
+    server: EbsStandin, api: BotoDirectApi, snapshot: str, time: Time
+) -> None:
+    server.paging.page_cap = 1
+    server.faults.run("ListChangedBlocks", lambda: time.sleep(110.0), times=None)
+    with pytest.raises(SnapshotError, match="more than 300 s"):
+        list(api.list_changed(snapshot, snapshot))
+    assert server.calls.count("ListChangedBlocks") == 3
+
+
 @pytest.mark.parametrize(
     ("code", "status", "reason", "expected"),
     [

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from questdb_backup.ebs.base import INSTANCE_TAG, RUN_TAG, STACK_TAG, Snapshot, VolumeSnapshot
+from questdb_backup.clock import seconds_between
+from questdb_backup.ebs.base import INSTANCE_TAG, KEPT_UNTIL_TAG, RUN_TAG, STACK_TAG, Snapshot, VolumeSnapshot
 from questdb_backup.errors import ConfigurationError, NoRestorePointError, SnapshotError
 from questdb_backup.restore.request import Restore, RestoreRequest
 from questdb_backup.restore.server_conf import PROPERTY
@@ -39,10 +40,14 @@ class KeptSnapshots:
     """Of EC2 only what this step asks for."""
 
     def __init__(self, *kept: str) -> None:
+        self.tagged: list[tuple[tuple[str, ...], dict[str, str]]] = []
         self._kept = {each.snapshot_id: _snapshot(each) for each in SNAPSHOTS if each.snapshot_id in kept}
 
     def describe_snapshots(self, ids: list[str]) -> tuple[Snapshot, ...]:
         return tuple(self._kept[each] for each in ids if each in self._kept)
+
+    def tag_snapshots(self, ids: list[str], tags: dict[str, str]) -> None:
+        self.tagged.append((tuple(ids), tags))
 
     def find_snapshots(self, _tags: dict[str, str]) -> tuple[Snapshot, ...]:
         return tuple(self._kept.values())
@@ -64,7 +69,8 @@ def _snapshot(made: VolumeSnapshot) -> Snapshot:
 def services_of(volumes: MemoryVolumes, *kept: str) -> Services:
     services = make_services()
     services.make_volumes = lambda: volumes
-    services.make_ec2 = lambda: KeptSnapshots(*(kept or ("snap-a", "snap-b")))  # type: ignore[assignment,return-value]
+    ec2 = KeptSnapshots(*(kept or ("snap-a", "snap-b")))
+    services.make_ec2 = lambda: ec2  # type: ignore[assignment,return-value]
     return services
 
 
@@ -132,6 +138,27 @@ def test_fast_snapshot_restore_is_waited_for_and_switched_off_again() -> None:
     phases, _ = run(services_of(volumes), begun(fast_snapshot_restore=True))
     assert phases == ["optimizing", "creating", "done"]
     assert volumes.calls == ["enable", "create", "create", "disable"]
+
+
+@pytest.mark.parametrize("refused", ["error", "refused"])
+def test_fast_snapshot_restore_does_not_stay_on_where_a_volume_cannot_be_made(refused: str) -> None:
+    volumes = MemoryVolumes(refused={"snap-b": refused})
+    with pytest.raises(SnapshotError, match="snap-b"):
+        run(services_of(volumes), begun(fast_snapshot_restore=True))
+    assert volumes.calls[-1] == "disable"
+    assert set(volumes.fast_restore_states(["snap-a", "snap-b"], ZONE).values()) <= {"disabling", "disabled"}
+
+
+def test_no_sweep_takes_the_snapshots_while_a_restore_may_need_them() -> None:
+    services = services_of(MemoryVolumes())
+    begin = services.now()
+    run(services, begun())
+    ((ids, tags),) = services.ec2.tagged  # type: ignore[attr-defined]
+    assert ids == ("snap-a", "snap-b")
+    assert seconds_between(begin, tags[KEPT_UNTIL_TAG]) > 24 * 3600
+    other = services_of(MemoryVolumes())
+    run(other, begun(dry_run=True))
+    assert other.ec2.tagged == []  # type: ignore[attr-defined]
 
 
 def test_volumes_are_attached_under_their_old_names_or_the_next_free_ones() -> None:

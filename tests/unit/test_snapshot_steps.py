@@ -195,6 +195,20 @@ def test_an_outcome_that_stays_unknown_fails_and_nothing_is_made_blindly(kit: Eb
     assert kit.ec2.snapshots() == []
 
 
+def test_an_outcome_that_cannot_be_looked_for_is_not_for_the_workflow_to_retry(
+    kit: EbsKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, fence, found = prepared(kit)
+    kit.ec2.lose_answer("after")
+
+    def no_answer(_tags: object) -> Any:
+        raise VolumeUnavailableError("looking for snapshots by their tags: no answer")
+
+    monkeypatch.setattr(kit.ec2, "find_snapshots", no_answer)
+    with pytest.raises(SnapshotError, match=r"nor whether there are any: looking for .* no answer"):
+        create_snapshots(kit.services, run, fence, found, 0)
+
+
 def test_being_asked_to_slow_down_is_for_the_workflow_to_retry(kit: EbsKit) -> None:
     run, fence, found = prepared(kit)
     kit.ec2.be_busy()

@@ -61,3 +61,9 @@ def test_the_share_is_that_of_the_rate_and_leaves_the_others_alone(monkeypatch: 
         assert api._bucket.rate == 1000.0
     with closing(BotoDirectApi()) as api:
         assert api.counting(workers=4)._bucket.rate is None
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(None, 16), (996, 16), (6, 6)])
+def test_no_more_workers_are_begun_than_may_run(limit: int | None, workers: int) -> None:
+    services = replace(make_services(max_concurrency=16), worker_limit=lambda: limit)
+    assert acquire_lock(services, "run-1", {})["max_concurrency"] == workers

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from questdb_backup.errors import transient_error_names
+from questdb_backup.leftovers import ATTEMPTS
 from tests.support.state_graph import ways
 
 Json = dict[str, Any]
@@ -20,11 +21,13 @@ Json = dict[str, Any]
 FOLDER = Path(__file__).parents[2] / "statemachine"
 RELEASE = "${ReleaseCheckpointFunctionArn}"
 SOURCES = ["path", "ebs", "frozen"]
+BUSY = "Lambda.TooManyRequestsException"
 LAMBDA_ERRORS = [
+    "Lambda.ClientExecutionTimeoutException",
     "Lambda.ServiceException",
     "Lambda.AWSLambdaException",
     "Lambda.SdkClientException",
-    "Lambda.TooManyRequestsException",
+    BUSY,
     "Sandbox.Timedout",
     "Lambda.Unknown",
 ]
@@ -188,10 +191,22 @@ MACHINES = ["backup", "restore"]
 def test_every_retry_lists_the_transient_errors_by_their_exact_names(machine: str) -> None:
     found = 0
     for name, state in tasks(load(machine)["States"]):
-        for retrier in state.get("Retry", []):
-            assert retrier["ErrorEquals"] == LAMBDA_ERRORS + transient_error_names(), name
+        if retriers := state.get("Retry", []):
+            *waiting, last = [retrier["ErrorEquals"] for retrier in retriers]
+            assert waiting in ([], [[BUSY]]), name
+            handled = [error for error in LAMBDA_ERRORS if not waiting or error != BUSY]
+            assert last == handled + transient_error_names(), name
             found += 1
     assert found
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_workers_wait_until_lambda_lets_them_begin_and_every_attempt_is_looked_for(machine: str) -> None:
+    for state in load(machine)["States"].values():
+        for name, task in tasks(state["ItemProcessor"]["States"]) if state["Type"] == "Map" else ():
+            busy, others = task["Retry"]
+            assert busy["MaxAttempts"] * busy["MaxDelaySeconds"] >= 1200, name
+            assert 1 + busy["MaxAttempts"] + others["MaxAttempts"] == ATTEMPTS, name
 
 
 @pytest.mark.parametrize("machine", MACHINES)

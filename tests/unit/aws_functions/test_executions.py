@@ -17,6 +17,7 @@ from questdb_backup.aws_workflow import (
     is_execution,
     start_execution,
     stop_execution,
+    worker_limit,
 )
 from questdb_backup.errors import (
     CheckpointBusyError,
@@ -103,6 +104,20 @@ def test_a_network_that_is_gone_is_transient(cloud: None, monkeypatch: pytest.Mo
 def answer_of(value: object, **more: object) -> dict[str, Any]:
     data = json.dumps(value).encode()
     return {"StatusCode": 200, "Payload": StreamingBody(io.BytesIO(data), len(data)), **more}
+
+
+@pytest.mark.parametrize(("free", "workers"), [(1000, 996), (10, 6), (2, 1)])
+def test_some_functions_are_left_to_others(cloud: None, free: int, workers: int) -> None:
+    with Stubber(aws_workflow._lambda(aws_workflow._LIMITS_SECONDS, 2)) as stub:
+        stub.add_response("get_account_settings", {"AccountLimit": {"UnreservedConcurrentExecutions": free}})
+        assert worker_limit() == workers
+
+
+def test_a_limit_that_is_not_told_is_none(cloud: None, caplog: pytest.LogCaptureFixture) -> None:
+    with Stubber(aws_workflow._lambda(aws_workflow._LIMITS_SECONDS, 2)) as stub:
+        stub.add_client_error("get_account_settings", "AccessDeniedException", http_status_code=403)
+        assert worker_limit() is None
+    assert "not known how many workers" in caplog.text
 
 
 def test_a_function_is_invoked_and_its_error_raised_under_its_own_class(cloud: None) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from questdb_backup.aws_answers import read_answer
 from questdb_backup.aws_errors import translated
-from questdb_backup.errors import ConfigurationError
+from questdb_backup.errors import BackupToolError, ConfigurationError
+from questdb_backup.services import logger
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 _ANSWER_SECONDS = 890
 """A little less than the caller's own 900 s, so that it ends with an error of its own."""
+_LIMITS_SECONDS = 5
+_OTHER_FUNCTIONS = 4
+"""The guard, a release, whoever looks at the status: they are not to wait for workers."""
 
 
 def required(environ: Mapping[str, str], name: str) -> str:
@@ -69,6 +73,17 @@ def invoke_function(name: str, event: dict[str, Any]) -> Any:
         return read_answer(name, response)
 
 
+def worker_limit() -> int | None:
+    """How many workers may run at once beside the stack's other functions; None where it is not told."""
+    try:
+        with translated("asking for the account's limits"):
+            limits = _lambda(_LIMITS_SECONDS, 2).get_account_settings()["AccountLimit"]
+    except BackupToolError as error:
+        logger.warning("it is not known how many workers may run at once: %s", error)
+        return None
+    return max(1, limits["UnreservedConcurrentExecutions"] - _OTHER_FUNCTIONS)
+
+
 @functools.cache
 def _step_functions() -> "SFNClient":
     import boto3
@@ -77,10 +92,15 @@ def _step_functions() -> "SFNClient":
 
 
 @functools.cache
-def _lambda() -> "LambdaClient":
+def _lambda(seconds: int = _ANSWER_SECONDS, attempts: int = 1) -> "LambdaClient":
     import boto3
     from botocore.config import Config
 
     # A second invocation while the first still runs would release twice: only we decide to try again.
-    config = Config(read_timeout=_ANSWER_SECONDS, retries={"total_max_attempts": 1}, tcp_keepalive=True)
+    config = Config(
+        connect_timeout=min(seconds, 60),
+        read_timeout=seconds,
+        retries={"total_max_attempts": attempts},
+        tcp_keepalive=True,
+    )
     return boto3.client("lambda", config=config)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from questdb_backup.ebs.base import DirectApi, Ec2
+from questdb_backup.ebs.base import BLOCK_BYTES, DirectApi, Ec2
 from questdb_backup.ebs.volumes import VolumeService
 from questdb_backup.errors import ConfigurationError
 from questdb_backup.questdb.base import Database
@@ -18,6 +18,8 @@ from questdb_backup.stores.base import ObjectStore
 _PREFIX = "QDB_BACKUP_"
 _READS_OF_A_SNAPSHOT = 1000.0
 """Requests a second that EBS lets through for one snapshot, whoever sends them; workers share them."""
+_UNIT_SECONDS = 400.0
+"""For which a worker may read one unit, by its share of these requests: below half of a function's 900 s."""
 _STATEMENT_SECONDS = 840.0
 """Below the 900 s of the functions that send CREATE and RELEASE, so that they end with an outcome."""
 
@@ -68,6 +70,12 @@ def services_from_environment(environ: Mapping[str, str]) -> Services:
 
         return BotoVolumes()
 
+    def limit() -> int | None:
+        from questdb_backup.aws_workflow import worker_limit
+
+        return worker_limit()
+
+    workers = int(text(_PREFIX + "MAX_CONCURRENCY", "16"))
     restore_root = text(_PREFIX + "RESTORE_ROOT")
     return Services(
         config=Config(
@@ -80,7 +88,8 @@ def services_from_environment(environ: Mapping[str, str]) -> Services:
             release_timeout_seconds=600.0,
             keep_latest_n=settings.cleanup_keep_latest_n,
             compression_level=settings.compression_level,
-            max_concurrency=int(text(_PREFIX + "MAX_CONCURRENCY", "16")),
+            max_concurrency=workers,
+            largest_unit_bytes=int(_UNIT_SECONDS * _READS_OF_A_SNAPSHOT / workers) * BLOCK_BYTES,
             ebs_instance=text(_PREFIX + "EBS_INSTANCE") or None,
             ebs_volume_ids=_listed(text(_PREFIX + "EBS_VOLUME_IDS")),
             keep_ebs_snapshots=int(text(_PREFIX + "KEEP_EBS_SNAPSHOTS", "1")),
@@ -96,6 +105,7 @@ def services_from_environment(environ: Mapping[str, str]) -> Services:
         make_ec2=ec2,
         make_direct=direct,
         make_volumes=volumes,
+        worker_limit=limit,
         metrics=_EmbeddedMetrics(
             stack=text(_PREFIX + "STACK_NAME", "questdb-backup"),
             namespace=text("POWERTOOLS_METRICS_NAMESPACE", "QuestDBBackup"),

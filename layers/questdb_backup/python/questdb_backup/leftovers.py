@@ -16,8 +16,9 @@ from questdb_backup.manifest import KeptShard
 from questdb_backup.stores.base import ObjectStore
 from questdb_backup.units import UnitItem, UnitResult, decode_result
 
-ATTEMPTS = 6
-"""A task is tried once and retried five times: see Retry in the state machine."""
+ATTEMPTS = 26
+"""A unit is tried once and retried five times, and up to twenty times Lambda lets it wait: see Retry in the
+state machine. One count goes on through all of these."""
 
 Place = tuple[bool, str, str]
 """Where in the order of a plan something stands; the root's own files, of table "", come last."""

@@ -122,6 +122,8 @@ class Services:
     make_ec2: Callable[[], Ec2] = _no_ec2
     make_direct: Callable[[], DirectApi] = _no_direct
     make_volumes: Callable[[], VolumeService] = _no_volumes
+    worker_limit: Callable[[], int | None] = lambda: None
+    """How many workers the platform lets run at once; None where there is no limit, or it is not known."""
     make_throttle: Callable[[], Throttle] = NoThrottle
     lower_priorities: Callable[[], None] = _leave_priorities
     """Lowers the calling thread; a worker calls it before it reads, again and again does no harm."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from questdb_backup.ebs.base import RUN_TAG, Snapshot
+from questdb_backup.ebs.base import KEPT_UNTIL_TAG, RUN_TAG, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,12 @@ class SnapshotPlan:
 
 
 def plan_snapshots(
-    snapshots: Iterable[Snapshot], *, live: Collection[str], complete: Sequence[str], keep: int
+    snapshots: Iterable[Snapshot],
+    *,
+    live: Collection[str],
+    complete: Sequence[str],
+    keep: int,
+    now: str,
 ) -> SnapshotPlan:
     """Decide about every snapshot of an instance.
 
@@ -34,6 +39,7 @@ def plan_snapshots(
         live: runs that have not ended; nothing of theirs goes, unless they are complete.
         complete: the complete backups of the catalog, newest first.
         keep: how many of those keep the newest snapshot of each volume; their earlier rounds go.
+        now: the time; what a restore keeps until later stays.
     """
     listed = list(snapshots)
     kept_runs = {run: place for place, run in enumerate(complete[:keep], start=1)}
@@ -51,6 +57,9 @@ def plan_snapshots(
         else:
             stays = run in live
             reason = "its run is in progress" if stays else "its run is dead or its backup removed"
+        until = each.tags.get(KEPT_UNTIL_TAG, "")
+        if not stays and until > now:
+            stays, reason = True, f"a restore keeps it until {until}"
         (stay if stays else go).append(
             SnapshotDecision(snapshot_id=each.snapshot_id, volume_id=each.volume_id, run=run, reason=reason)
         )

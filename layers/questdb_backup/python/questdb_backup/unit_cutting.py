@@ -17,7 +17,7 @@ def unit_limit(number: int, largest: int | None = None) -> int:
     """Bytes that unit ``number`` aims at: 512 MiB, doubled after every 1,000 units, ``largest`` at most.
 
     So 10,000 units hold any database, and one of up to 500 GiB has units of 512 MiB. Where ``largest`` is
-    less there may be more of them, on one machine alone.
+    less there may be more of them.
     """
     aim = UNIT_BYTES << (number // _UNITS_BEFORE_DOUBLING)
     return aim if largest is None else min(aim, max(largest, CHUNK_BYTES))

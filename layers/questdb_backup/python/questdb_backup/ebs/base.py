@@ -18,6 +18,9 @@ STACK_TAG = "questdb-backup:stack"
 CHECKPOINT_TAG = "questdb-backup:checkpoint"
 """Tag of a snapshot: ``started_at`` of the checkpoint that was held; a run may need several rounds."""
 
+KEPT_UNTIL_TAG = "questdb-backup:kept-until"
+"""Tag of a snapshot: before this time, ISO 8601 UTC, no sweep deletes it: a restore makes volumes of it."""
+
 
 class UnknownOutcomeError(VolumeUnavailableError):
     """CreateSnapshots was sent and not answered: it may have taken effect, or may yet do so."""
@@ -108,6 +111,9 @@ class Ec2(Protocol):
     def describe_snapshots(self, snapshot_ids: Sequence[str]) -> tuple[Snapshot, ...]:
         """Those of them that exist, in the order asked."""
 
+    def tag_snapshots(self, snapshot_ids: Sequence[str], tags: Mapping[str, str]) -> None:
+        """Add these tags to them; one of the same name is replaced."""
+
     def delete_snapshot(self, snapshot_id: str) -> bool:
         """Delete it; False where it was gone already. Raise SnapshotError where it is locked or in use."""
 
@@ -136,7 +142,7 @@ class DirectApi(Protocol):
     def list_changed(self, first_snapshot_id: str, second_snapshot_id: str) -> Iterator[int]:
         """Indexes of blocks that were written, or went, between the two; ascending.
 
-        Raise SnapshotError where they are not of one lineage.
+        Raise SnapshotError where they are not of one lineage, or the list takes too long for a step.
         """
 
     def get_block(self, snapshot_id: str, block: Block) -> bytes:

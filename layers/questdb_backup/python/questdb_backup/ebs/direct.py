@@ -33,6 +33,9 @@ ATTEMPTS = 5
 CHECKSUM_ATTEMPTS = 4
 UNSEEN_SECONDS = 60.0
 """For so long after EC2 calls a snapshot completed the direct APIs may not know it (awslabs/coldsnap#141)."""
+CHANGED_SECONDS = 300.0
+"""What ListChangedBlocks may take: its pages go by the written blocks, 10,000 (5 GiB) a page, one after the
+other, even where nothing has changed ("Read Amazon EBS snapshots" in the Amazon EBS User Guide)."""
 _RELISTS = 3
 
 _T = TypeVar("_T")
@@ -160,7 +163,16 @@ class BotoDirectApi:
 
     def list_changed(self, first_snapshot_id: str, second_snapshot_id: str) -> Iterator[int]:
         """As DirectApi says."""
-        ask = partial(self._changed_page, first_snapshot_id, second_snapshot_id)
+        until = self._monotonic() + CHANGED_SECONDS
+
+        def ask(options: dict[str, Any]) -> Page:
+            if self._monotonic() > until:
+                raise SnapshotError(
+                    f"listing what changed from {first_snapshot_id} to {second_snapshot_id} takes more than"
+                    f" {CHANGED_SECONDS:.0f} s"
+                )
+            return self._changed_page(first_snapshot_id, second_snapshot_id, options)
+
         for page in _pages(ask, 0, MAX_RESULTS, "ChangedBlocks"):
             yield from (item["BlockIndex"] for item in page)
 
@@ -188,7 +200,7 @@ class BotoDirectApi:
 
     def _list_page(self, snapshot_id: str, options: dict[str, Any]) -> Page:
         call = partial(self._client.list_snapshot_blocks, SnapshotId=snapshot_id, **options)
-        page = self._list(f"listing the blocks of {snapshot_id}", call)
+        page = self._list(f"listing the blocks of {snapshot_id}", call, unseen_seconds=self._unseen_seconds)
         self._sizes[snapshot_id] = page["VolumeSize"] << 30
         return page
 
@@ -199,14 +211,16 @@ class BotoDirectApi:
             SecondSnapshotId=second_snapshot_id,
             **options,
         )
-        return self._list(f"listing what changed from {first_snapshot_id} to {second_snapshot_id}", call)
+        # Both were read before, or are gone for good.
+        doing = f"listing what changed from {first_snapshot_id} to {second_snapshot_id}"
+        return self._list(doing, call, unseen_seconds=0.0)
 
-    def _list(self, doing: str, call: Callable[[], Any]) -> Page:
+    def _list(self, doing: str, call: Callable[[], Any], *, unseen_seconds: float) -> Page:
         def counted() -> Any:
             self._count(list_requests=1)
             return call()
 
-        page: Page = self._ask(doing, counted, unseen_seconds=self._unseen_seconds)
+        page: Page = self._ask(doing, counted, unseen_seconds=unseen_seconds)
         if page["BlockSize"] != BLOCK_BYTES:
             raise SnapshotError(f"{doing}: its blocks have {page['BlockSize']} bytes, not {BLOCK_BYTES}")
         return page

@@ -116,6 +116,14 @@ class BotoEc2:
             found = {each["SnapshotId"]: each for page in pages for each in page["Snapshots"]}
         return tuple(_snapshot(found[each]) for each in snapshot_ids if each in found)
 
+    def tag_snapshots(self, snapshot_ids: Sequence[str], tags: Mapping[str, str]) -> None:
+        """See `Ec2`."""
+        with translated(f"tagging {', '.join(snapshot_ids)}"):
+            self._client.create_tags(
+                Resources=list(snapshot_ids),
+                Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+            )
+
     def delete_snapshot(self, snapshot_id: str) -> bool:
         """See `Ec2`."""
         from botocore.exceptions import ClientError

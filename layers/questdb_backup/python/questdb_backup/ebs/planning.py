@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 
 from questdb_backup.clock import format_timestamp, parse_timestamp
 from questdb_backup.ebs.base import DirectApi, VolumeSnapshot
@@ -133,7 +134,7 @@ def _locator(
         return everything
     try:
         changed = [
-            ChangedBlocks(api.list_changed(then.snapshot_id, now.snapshot_id))
+            ChangedBlocks(islice(api.list_changed(then.snapshot_id, now.snapshot_id), _MOST_CHANGED + 1))
             for then, now in zip(earlier, snapshots, strict=True)
         ]
         if sum(map(len, changed)) > _MOST_CHANGED:

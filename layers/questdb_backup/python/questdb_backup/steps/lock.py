@@ -8,7 +8,7 @@ from questdb_backup.clock import format_timestamp, parse_timestamp
 from questdb_backup.errors import ConfigurationError
 from questdb_backup.instances import resolve_instance
 from questdb_backup.questdb.base import Fence
-from questdb_backup.services import SOURCES, Services
+from questdb_backup.services import SOURCES, Services, logger
 from questdb_backup.status.base import LiveRun
 from questdb_backup.steps.run import Run
 
@@ -52,13 +52,22 @@ def acquire_lock(services: Services, execution: str, request: dict[str, Any]) ->
         "run": run.to_json(),
         "source": source,
         "trigger": str(request.get("trigger", "manual")),
-        "max_concurrency": services.config.max_concurrency,
+        "max_concurrency": _workers(services),
         "fence": {**Fence().to_json(), "round": 0},
         "database": None,
         "snapshots": None,
         "release": None,
         "final_release": None,
     }
+
+
+def _workers(services: Services) -> int:
+    """How many units are stored at once: no more than can be, or the others would fail in the end."""
+    wanted, limit = services.config.max_concurrency, services.worker_limit()
+    if limit is None or limit >= wanted:
+        return wanted
+    logger.warning("%d workers at once, not MaxConcurrency (%d): Lambda gives no more here", limit, wanted)
+    return limit
 
 
 def _tick(request: dict[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ same way. A prune that dies is finished by the next one.
 
 import json
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -36,6 +37,7 @@ from questdb_backup.units import decode_result
 from questdb_backup.words import BackupStatus
 
 _INLINE_NAMES = 100
+_READS_AT_ONCE = 8
 
 
 @dataclass(kw_only=True)
@@ -293,15 +295,20 @@ class _Cleanup:
 
     def _packs_of(self, run: str) -> list[str]:
         """Packs that the run's results name; those that none names stay in the store."""
-        names: list[str] = []
-        for item in work_list(self._store, self._instance, run):
-            for attempt in range(ATTEMPTS):
-                try:
-                    data = self._store.get(keys.result(self._instance, run, item["unit"], attempt))
-                except ObjectNotFoundError:
-                    continue  # an attempt that died has none, the next one may
-                names += [keys.pack(self._instance, pack) for pack in decode_result(data).packs]
-        return names
+        results = [
+            keys.result(self._instance, run, item["unit"], attempt)
+            for item in work_list(self._store, self._instance, run)
+            for attempt in range(ATTEMPTS)
+        ]
+        with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="prune") as pool:
+            return [name for names in pool.map(self._packs_in, results) for name in names]
+
+    def _packs_in(self, result: str) -> list[str]:
+        try:
+            data = self._store.get(result)
+        except ObjectNotFoundError:
+            return []  # an attempt that died, or never began, has none; another one may
+        return [keys.pack(self._instance, pack) for pack in decode_result(data).packs]
 
 
 def _names(instance: str, manifest: Manifest) -> set[str]:

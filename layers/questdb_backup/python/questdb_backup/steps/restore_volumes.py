@@ -7,13 +7,15 @@ asked by tag what an earlier call made. ``$.volumes`` is ``{"request", "snapshot
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha256
 from itertools import chain
 from typing import Any
 
-from questdb_backup.ebs.base import INSTANCE_TAG, RUN_TAG, STACK_TAG, Snapshot, VolumeSnapshot
+from questdb_backup.clock import add_seconds
+from questdb_backup.ebs.base import INSTANCE_TAG, KEPT_UNTIL_TAG, RUN_TAG, STACK_TAG, Snapshot, VolumeSnapshot
 from questdb_backup.ebs.volumes import RestoredVolume, VolumeService, VolumeSpec
-from questdb_backup.errors import ConfigurationError, NoRestorePointError, SnapshotError
+from questdb_backup.errors import ConfigurationError, NoRestorePointError, PermanentError, SnapshotError
 from questdb_backup.restore.request import Restore
 from questdb_backup.restore.server_conf import PROPERTY
 from questdb_backup.restore.volume_request import VolumeRequest
@@ -32,6 +34,8 @@ _REBUILD = (
 )
 _SECONDS = {"optimizing": 60, "creating": 5, "initializing": 30, "attaching": 5, "done": 0}
 _MOST_POLLS = 5000
+_KEPT_SECONDS = 90_000.0
+"""Longer than the 24 hours that the state machine gives a restore: a backup may be completed meanwhile."""
 _LETTERS = "fghijklmnop"
 """AWS recommends /dev/sd[f-p] for data volumes."""
 
@@ -47,6 +51,9 @@ def restore_volumes(services: Services, restore: Restore, volumes: dict[str, Any
     polls = int(volumes["polls"]) + 1
     if volumes["phase"] == "new":
         _judge(_kept_snapshots(services, restore, snapshots), asked)
+    if volumes["phase"] == "new" and not volumes["dry_run"]:
+        until = add_seconds(services.now(), _KEPT_SECONDS)
+        services.ec2.tag_snapshots([each.snapshot_id for each in snapshots], {KEPT_UNTIL_TAG: until})
     if volumes["dry_run"]:
         return _state(volumes, "done", polls, {**restore.result(), "dry_run": True, "volumes": []})
     if polls > _MOST_POLLS:
@@ -54,7 +61,13 @@ def restore_volumes(services: Services, restore: Restore, volumes: dict[str, Any
             f"the volumes of {restore.backup_timestamp} are still {volumes['phase']} after {polls} looks",
             f"look at them in EC2; they have the tag {RESTORE_TAG}",
         )
-    phase, result = _Making(services, restore, asked, snapshots).go_on()
+    making = _Making(services, restore, asked, snapshots)
+    try:
+        phase, result = making.go_on()
+    except PermanentError:
+        with suppress(PermanentError):
+            making.end_optimizing()
+        raise
     logger.info("volumes of %s: %s", restore.backup_timestamp, phase)
     return _state(volumes, phase, polls, result)
 
@@ -116,7 +129,7 @@ class _Making:
         self._refuse_failed(volumes)
         if any(volume.state == "creating" for volume in volumes):
             return "creating", None
-        self._end_optimizing()
+        self.end_optimizing()
         if self._asked.initialization_rate and not self._is_initialized(volumes):
             return "initializing", None
         if self._asked.attach_to and not self._attach(volumes, self._asked.attach_to):
@@ -142,7 +155,7 @@ class _Making:
             return False
         return all(states[each] == "enabled" for each in self._ids)
 
-    def _end_optimizing(self) -> None:
+    def end_optimizing(self) -> None:
         """It is paid for by the hour, and the volumes that were made keep what they have."""
         if self._asked.fast_snapshot_restore:
             zone = self._asked.availability_zone

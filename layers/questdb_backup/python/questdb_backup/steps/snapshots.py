@@ -18,7 +18,7 @@ from questdb_backup.ebs.base import (
     VolumeSnapshot,
 )
 from questdb_backup.ebs.target import Target, find_target, judge_target
-from questdb_backup.errors import ConfigurationError, SnapshotError
+from questdb_backup.errors import ConfigurationError, SnapshotError, VolumeUnavailableError
 from questdb_backup.questdb.base import Fence
 from questdb_backup.services import Services, logger
 from questdb_backup.steps.run import Run, check_lease
@@ -73,7 +73,12 @@ def _create(services: Services, target: Target, tags: dict[str, str]) -> Sequenc
         )
     except UnknownOutcomeError as error:
         logger.warning("it is not known whether snapshots were made, they are looked for: %s", error)
-        made = _look_for(services, target, tags)
+        try:
+            made = _look_for(services, target, tags)
+        except VolumeUnavailableError as unavailable:  # a retry could make a second set
+            raise SnapshotError(
+                f"{error.fact}, nor whether there are any: {unavailable.fact}", "start the backup again"
+            ) from error
         if made is None:
             raise SnapshotError(
                 f"{error.fact}; no snapshots of it were found", "start the backup again"

@@ -25,6 +25,7 @@ def plan_sweep(services: Services, instance: str, removed: Collection[str] = ())
         live=live,
         complete=[run for run in complete if run not in removed],
         keep=services.config.keep_ebs_snapshots,
+        now=services.now(),
     )
 
 
