@@ -11,4 +11,6 @@ from questdb_backup.steps.restore_volumes import restore_volumes
 @lambda_handler
 def handler(event: Event, services: Services) -> dict[str, Any]:
     """See `restore_volumes`."""
-    return restore_volumes(services, Restore.from_json(event["restore"]), event["volumes"])
+    return restore_volumes(
+        services, Restore.from_json(event["restore"]), event["volumes"], event.get("error")
+    )

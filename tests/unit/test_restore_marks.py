@@ -1,4 +1,4 @@
-"""When a unit may be believed to be done: as long as the machine runs, or since the disk has it."""
+"""When a unit may be believed to be done: by the process that wrote it, or since the disk has it."""
 
 import os
 import threading
@@ -26,8 +26,8 @@ def syncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return done
 
 
-def boot(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
-    monkeypatch.setattr(marks, "boot_id", lambda: name)
+def process(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    monkeypatch.setattr(marks, "process_id", lambda: name)
 
 
 @pytest.fixture
@@ -38,15 +38,15 @@ def sync_elsewhere() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("sync_elsewhere")
-def test_what_was_not_synced_counts_until_the_machine_starts_again(
+def test_what_was_not_synced_counts_for_the_process_that_wrote_it_alone(
     folder: int, syncs: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    boot(monkeypatch, "monday")
+    process(monkeypatch, "first")
     Marks(folder).add(3, durable=False)
     assert not syncs
     assert Marks(folder).has(3)
     assert Marks(folder).done() == {3}
-    boot(monkeypatch, "tuesday")
+    process(monkeypatch, "second")
     assert not Marks(folder).has(3)
     assert Marks(folder).done() == set()
 
@@ -55,26 +55,17 @@ def test_what_was_not_synced_counts_until_the_machine_starts_again(
 def test_a_durable_mark_counts_for_ever(
     folder: int, syncs: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    boot(monkeypatch, "monday")
+    process(monkeypatch, "first")
     Marks(folder).add(3, durable=True)
     assert len(syncs) == 1
-    boot(monkeypatch, "tuesday")
+    process(monkeypatch, "second")
     assert Marks(folder).has(3)
-
-
-def test_without_a_boot_to_tell_every_unit_is_synced(
-    folder: int, syncs: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    boot(monkeypatch, None)
-    Marks(folder).add(3, durable=False)
-    assert len(syncs) == 1
-    assert Marks(folder).done() == {3}
 
 
 def test_a_sync_makes_durable_what_was_marked_before_it_and_nothing_else(
     folder: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    boot(monkeypatch, "monday")
+    process(monkeypatch, "first")
 
     def slow(descriptor: int) -> None:
         Marks(descriptor).add(2, durable=False)  # written while the sync runs: not in it
@@ -84,12 +75,12 @@ def test_a_sync_makes_durable_what_was_marked_before_it_and_nothing_else(
     monkeypatch.setattr(marks, "sync_file_system", lambda descriptor: slow(descriptor))
     with marks._syncing:
         Marks(folder).sync()
-    boot(monkeypatch, "tuesday")
+    process(monkeypatch, "second")
     assert Marks(folder).done() == {1}
 
 
 def test_one_thread_syncs_and_the_others_go_on(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    boot(monkeypatch, "monday")
+    process(monkeypatch, "first")
     begun, go = threading.Event(), threading.Event()
 
     def wait(_descriptor: int) -> None:
@@ -109,7 +100,7 @@ def test_one_thread_syncs_and_the_others_go_on(folder: int, monkeypatch: pytest.
 def test_after_a_failed_sync_nothing_unsynced_is_believed(
     folder: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    boot(monkeypatch, "monday")
+    process(monkeypatch, "first")
 
     def fail(_descriptor: int) -> None:
         raise OSError(5, "Input/output error")
@@ -122,7 +113,3 @@ def test_after_a_failed_sync_nothing_unsynced_is_believed(
     with pytest.raises(OSError, match="Input/output"):
         Marks(folder).sync()
     assert Marks(folder).done() == {1}
-
-
-def test_this_machine_tells_its_boot() -> None:
-    assert marks.boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()

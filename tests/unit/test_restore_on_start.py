@@ -6,6 +6,7 @@ import pytest
 
 from questdb_backup import keys
 from questdb_backup.errors import (
+    BackupAbortedError,
     ConfigurationError,
     DamagedBackupError,
     NoRestorePointError,
@@ -156,3 +157,26 @@ def test_a_start_that_died_after_placing_is_finished(
     assert start(root, stored) is not None
     assert not (root / ".restore_staging").exists()
     assert not (root / "_backup_restore").exists()
+
+
+def test_a_start_that_died_between_the_restore_and_its_own_last_word_is_finished(
+    stored: Services, root: Path
+) -> None:
+    restore_by_steps(stored, {"root": str(root)})
+    assert (root / "_backup_restore").exists()
+    assert start(root, stored) is not None
+    assert not (root / "_backup_restore").exists()
+    assert (root / "db/trades~1/sym.c").exists()
+
+
+def test_a_start_that_is_told_to_stop_in_its_last_step_leaves_no_marks_beside_the_database(
+    stored: Services, root: Path
+) -> None:
+    def run(services: Services, request: dict[str, object]) -> dict[str, object]:
+        restore_by_steps(services, request)
+        raise BackupAbortedError("interrupted")
+
+    assert restore_on_start(root, Settings(), lambda _store: stored, run) is not None
+    assert not any(
+        (root / name).exists() for name in ("_restore_failed", ".restore_failed", "_backup_restore")
+    )

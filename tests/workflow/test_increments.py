@@ -10,7 +10,10 @@ import pytest
 from questdb_backup import keys
 from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.chunker import MIN_CHUNK_BYTES
+from questdb_backup.errors import StoreUnavailableError
 from questdb_backup.local.bundle import read_definition, tasks
+from questdb_backup.source.base import Tree
+from questdb_backup.source.clones import NoClones
 from tests.support.faults import raise_injected
 from tests.support.kit import INSTANCE, DictSource, Kit
 
@@ -339,4 +342,52 @@ def test_a_shard_that_is_noted_as_damaged_is_not_taken_over() -> None:
     update_catalog(kit.inner, INSTANCE, lambda before: replace(before, damaged_packs=(shard.key,)))
     kit.inner.delete([shard.key])
     assert kit.backed_up()["partitions_unchanged"] == 100 - shard.groups
+    assert kit.stored_files() == kit.source.files
+
+
+def test_a_settled_plan_whose_last_write_failed_is_made_again_as_the_root_is_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kit = Kit(signed(50))
+    create = kit.inner.create
+    failed: list[str] = []
+
+    def failing(key: str, data: bytes) -> None:
+        if key.endswith("/settled.json") and not failed:
+            failed.append(key)
+            change(kit.source, 7, b"changed meanwhile", "second")
+            raise StoreUnavailableError("no answer")
+        create(key, data)
+
+    monkeypatch.setattr(kit.inner, "create", failing)
+    assert kit.backup().status == "SUCCEEDED"
+    assert failed
+    assert kit.stored_files() == kit.source.files
+
+
+def test_a_file_that_is_cut_is_cloned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("questdb_backup.unit_cutting.UNIT_BYTES", MIN_CHUNK_BYTES)
+    kit = Kit(signed(2))
+    kit.source.files[path(1)] = os.urandom(5 * MIN_CHUNK_BYTES)
+    cloned: list[str] = []
+
+    class OnceOnly(NoClones):
+        def add(self, _run: str, path: str) -> None:
+            if path in cloned:
+                raise FileExistsError(path)
+            cloned.append(path)
+
+        def tree(self, _run: str) -> Tree:
+            return kit.source.tree
+
+    planned: list[Any] = []
+    services = kit.make_services(clones=OnceOnly())
+
+    def plan(event: dict[str, Any]) -> Any:
+        planned.append(tasks(read_definition("backup"), services)["PlanBackup"](event))
+        return planned[-1]
+
+    assert kit.backup(services, PlanBackup=plan).status == "SUCCEEDED"
+    assert planned[-1]["cloned"]
+    assert planned[-1]["units"] > 1
     assert kit.stored_files() == kit.source.files

@@ -130,6 +130,17 @@ def test_the_fast_refusal_names_the_run_of_another_holder(store: StatusStore) ->
         store.refuse_if_running(INSTANCE, RIVAL.holder, NOW)
 
 
+def test_the_fast_refusal_leaves_a_dead_run_to_the_guard_while_its_checkpoint_may_be_held(
+    store: StatusStore,
+) -> None:
+    store.begin(INSTANCE, LIVE, NOW)
+    store.record_fence(INSTANCE, LIVE.run, LIVE.token, Fence(db_now=NOW, window_seconds=30))
+    with pytest.raises(BackupInProgressError, match="may still be held"):
+        store.refuse_if_running(INSTANCE, RIVAL.holder, EXPIRY)
+    store.record_fence(INSTANCE, LIVE.run, LIVE.token, Fence())
+    store.refuse_if_running(INSTANCE, RIVAL.holder, EXPIRY)
+
+
 def test_the_fast_refusal_lets_pass_where_no_other_run_is_alive(store: StatusStore) -> None:
     store.refuse_if_running(INSTANCE, RIVAL.holder, NOW)
     store.begin(INSTANCE, LIVE, NOW)

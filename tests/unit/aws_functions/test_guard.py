@@ -1,6 +1,7 @@
 """GuardCheckpoint: what it ends, releases and deletes after a dead run, and the figures that it tells."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,14 +10,20 @@ from questdb_backup import aws_guard
 from questdb_backup.aws_guard import guard_stack
 from questdb_backup.catalog_store import read_catalog
 from questdb_backup.ebs.base import RUN_TAG
-from questdb_backup.errors import CheckpointBusyError, ConfigurationError, DatabaseUnavailableError
+from questdb_backup.errors import (
+    BackupInProgressError,
+    CheckpointBusyError,
+    ConfigurationError,
+    DatabaseUnavailableError,
+    ScheduleServedError,
+)
 from questdb_backup.questdb.base import Fence
 from questdb_backup.services import Services
 from questdb_backup.steps.lock import acquire_lock
 from questdb_backup.steps.run import Run
 from questdb_backup.steps.snapshots import tags_of_instance
 from questdb_backup.stores.memory import MemoryObjectStore
-from tests.support.backups import INSTANCE, back_up, make_services
+from tests.support.backups import INSTANCE, Ticking, back_up, make_services
 from tests.support.memory_ec2 import MemoryEc2
 from tests.unit.aws_functions.conftest import EXECUTION, NOW, call
 
@@ -210,3 +217,36 @@ def test_the_guard_of_a_fresh_stack_is_idle(monkeypatch: pytest.MonkeyPatch) -> 
     assert figures.names == ["GuardHeartbeat"]
     with pytest.raises(ConfigurationError, match="RELEASE_CHECKPOINT_FUNCTION is missing"):
         guard_stack(services, {}, {})
+
+
+def test_the_words_of_the_worker_that_failed_are_not_lost(
+    services: Services, dead_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.status.record_error(INSTANCE, dead_run.backup_timestamp, dead_run.token, "the disk is torn")
+    set_status(monkeypatch, "FAILED")
+    assert guard_stack(services, {}, GUARD)["outcome"] == "ended"
+    row = read_catalog(services.store, INSTANCE).row(dead_run.backup_timestamp)
+    assert row is not None
+    assert row.backup_error == "the disk is torn"
+
+
+def test_a_new_run_does_not_forget_the_checkpoint_of_a_dead_one(
+    services: Services, dead_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(services.clock, Ticking)
+    services.clock.now += timedelta(hours=2)
+    with pytest.raises(BackupInProgressError, match="may still be held"):
+        acquire_lock(services, f"{EXECUTION}-next", {})
+    sent = set_status(monkeypatch, "FAILED")
+    assert guard_stack(services, {}, GUARD)["release"] == "released"
+    assert len(sent) == 1
+    acquire_lock(services, f"{EXECUTION}-next", {})
+
+
+def test_a_tick_that_is_delivered_again_while_its_backup_runs_is_served(services: Services) -> None:
+    tick = {"trigger": "schedule", "scheduled_time": NOW}
+    acquire_lock(services, EXECUTION, tick)
+    with pytest.raises(ScheduleServedError):
+        acquire_lock(services, f"{EXECUTION}-again", tick)
+    with pytest.raises(BackupInProgressError):
+        acquire_lock(services, f"{EXECUTION}-other", {})

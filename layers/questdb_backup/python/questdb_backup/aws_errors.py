@@ -23,6 +23,10 @@ BUSY = {
     "Throttling",
     "ThrottlingException",
     "TooManyRequestsException",
+    # of a function that slept for weeks
+    "CodeArtifactUserPendingException",
+    "ENINotReadyException",
+    "ResourceNotReadyException",
     # of EC2 and EBS
     "ConcurrentLimitExceededException",
     "ConcurrentSnapshotLimitExceeded",

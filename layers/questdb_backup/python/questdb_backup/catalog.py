@@ -194,7 +194,7 @@ def acquire(
     if lease and lease.holder == holder and lease.purpose == purpose:
         return replace(catalog, lease=replace(lease, expires_at=expires_at))
     if scheduled_time is not None:
-        catalog = _serve_tick(catalog, scheduled_time, now)
+        catalog = serve_tick(catalog, scheduled_time, now)
     if lease and lease.expires_at > now:
         raise BackupInProgressError(
             f"a {lease.purpose} of instance '{catalog.instance}' is running"
@@ -216,8 +216,11 @@ def acquire(
     return replace(taken, rows=(*taken.rows, row), runs=(*taken.runs, RunRecord(run=run, token=token)))
 
 
-def _serve_tick(catalog: Catalog, scheduled_time: str, now: str) -> Catalog:
-    """Note the tick. A last one in the future was noted by a wrong clock, and counts for nothing."""
+def serve_tick(catalog: Catalog, scheduled_time: str, now: str) -> Catalog:
+    """Note the tick. A last one in the future was noted by a wrong clock, and counts for nothing.
+
+    Raise ScheduleServedError where it was noted before.
+    """
     last = catalog.last_scheduled_time
     if last is not None and scheduled_time <= last <= now:
         raise ScheduleServedError(

@@ -27,7 +27,7 @@ def system_clock() -> datetime:
 def format_timestamp(moment: datetime) -> str:
     """``2024-08-24T12:34:56.789123Z``; a naive datetime is taken as UTC, as QuestDB's pgwire gives it."""
     aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return aware.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return aware.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"  # strftime pads no early year
 
 
 def parse_timestamp(text: str) -> datetime:
@@ -44,8 +44,8 @@ def parse_timestamp(text: str) -> datetime:
             iso += "." + fraction[:6].ljust(6, "0")
         try:
             return datetime.fromisoformat(iso + (zone or "Z")).astimezone(UTC)
-        except ValueError:
-            pass  # a month 13 and the like: the error below names the text
+        except (ValueError, OverflowError):
+            pass  # a month 13, or before the year 1 in UTC: the error below names the text
     raise ConfigurationError(
         f"'{text}' is not a timestamp", "write it as 2024-08-24T12:34:56.789123Z (UTC), or a part of that"
     )

@@ -61,9 +61,9 @@ def settled_plan(instance: str, run: str) -> str:
     return f"{run_prefix(instance, run)}/settled.json"
 
 
-def settled_index(instance: str, run: str) -> str:
-    """Which partitions those are, with their signatures and units."""
-    return f"{run_prefix(instance, run)}/settled-index"
+def settled_index(instance: str, run: str, attempt: int) -> str:
+    """Which partitions those are, with their signatures and units, as that attempt at the plan saw them."""
+    return f"{run_prefix(instance, run)}/settled-index-{attempt}"
 
 
 def plan_tables(instance: str, run: str, attempt: int) -> str:

@@ -13,6 +13,7 @@ from questdb_backup import keys
 from questdb_backup.catalog import Catalog
 from questdb_backup.errors import ObjectNotFoundError
 from questdb_backup.manifest import KeptShard
+from questdb_backup.services import logger
 from questdb_backup.stores.base import ObjectStore
 from questdb_backup.units import UnitItem, UnitResult, decode_result
 
@@ -62,11 +63,17 @@ def left_of(run: str, items: list[dict[str, Any]]) -> Iterator[LeftUnit]:
 
 
 def work_list(store: ObjectStore, instance: str, run: str) -> list[dict[str, Any]]:
-    """Every unit of a run that is known: what it settled, and what its checkpoint had."""
+    """Every unit of a run that is known: what it settled, and what its checkpoint had.
+
+    A damaged list is scratch like any other, and keeps nobody from going on.
+    """
     items: list[dict[str, Any]] = []
     for key in (keys.settled_plan(instance, run), keys.plan(instance, run)):
         if found := store.read(key):
-            items += json.loads(found.data)
+            try:
+                items += json.loads(found.data)
+            except ValueError as error:
+                logger.warning("what %s lists is left to `check`, it cannot be read: %s", key, error)
     return items
 
 

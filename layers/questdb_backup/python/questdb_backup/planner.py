@@ -79,7 +79,7 @@ class Planner:
         run = self._run
         settled: Settled = {}
         items = self._write(self.settled_shares(origin, settled), 0, settled=True)
-        key = keys.settled_index(run.instance, run.backup_timestamp)
+        key = keys.settled_index(run.instance, run.backup_timestamp, self._attempt)
         self._store.create(key, encode_settled(settled))
         return items
 
@@ -182,7 +182,8 @@ class Planner:
 def _all_cloned(unit: Unit, clone: Clone) -> Clone | None:
     try:
         for piece in unit.files_to_read():
-            clone(piece.file.path)
+            if piece.start == 0:  # of a file that is cut, every piece is read from the one clone
+                clone(piece.file.path)
     except OSError as error:
         logger.debug("nothing is cloned, files are read while the checkpoint is held: %s", error)
         return None

@@ -23,6 +23,7 @@ from questdb_backup.restore.system import sync_folder
 from questdb_backup.restore_trigger import FILE_NAME, RestoreTrigger, parse_restore_trigger
 from questdb_backup.services import Services
 from questdb_backup.settings import Settings
+from questdb_backup.steps.complete_restore import is_restored
 
 RunRestore = Callable[[Services, dict[str, Any]], dict[str, Any]]
 
@@ -46,19 +47,25 @@ def restore_on_start(
     if trigger is None:
         return None
     _refuse_failed(root)
-    if _finish(root):
-        _remove(root)
-        return {"root": str(root), "notes": ["an earlier start had restored it already"]}
+    if _finish(root) or is_restored(root):
+        return _restored_already(root)
     services = make_services(trigger.object_store)
     try:
         result = run(services, _request(root, trigger, server_version))
     except TargetNotEmptyError:
         raise  # nothing was tried: a live root gets no marks of a failed restore
     except BackupToolError as error:
+        if _finish(root) or is_restored(root):  # told to stop in its last step, which came to its end
+            return _restored_already(root)
         _leave_marks(root, error)
         raise
     _remove(root)
     return result
+
+
+def _restored_already(root: Path) -> dict[str, Any]:
+    _remove(root)
+    return {"root": str(root), "notes": ["an earlier start had restored it already"]}
 
 
 def _read_trigger(root: Path, settings: Settings) -> RestoreTrigger | None:

@@ -1,7 +1,9 @@
 """What a run stored before its checkpoint: which partitions, under which signature, in which units."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from questdb_backup import keys
 from questdb_backup.codec import compress_text, decompress_text
@@ -36,14 +38,15 @@ Settled = dict[str, SettledTable]
 
 
 def encode_settled(settled: Settled) -> bytes:
-    """The bytes of ``settled-index``."""
+    """The bytes of ``settled-index-<attempt>``."""
     rows = ({**asdict(table.facts), "partitions": table.partitions} for table in settled.values())
     return compress_text(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
 
 
-def read_settled(store: ObjectStore, run: Run) -> Settled:
-    """What this run has stored before its checkpoint; nothing where there was no such pass."""
-    found = store.read(keys.settled_index(run.instance, run.backup_timestamp))
+def read_settled(store: ObjectStore, run: Run, before: Sequence[Mapping[str, Any]]) -> Settled:
+    """What this run has stored before its checkpoint; ``before`` is the work list of that, or empty."""
+    key = keys.settled_index(run.instance, run.backup_timestamp, before[0]["attempt"]) if before else None
+    found = store.read(key) if key else None
     settled: Settled = {}
     for line in decompress_text(found.data).splitlines() if found else ():
         row = json.loads(line)

@@ -39,7 +39,7 @@ _SHAPES = (
     (Kind.PACK, re.compile(rf"packs/(?P<run>{_STAMP})/\d+-\d+-\d+", re.ASCII)),
     (Kind.TOMBSTONE, re.compile(rf"tombstones/(?:{_STAMP}|orphans\.\d+\.\d+)-\d+\.json", re.ASCII)),
     (Kind.PLAN, re.compile(rf"runs/(?P<run>{_STAMP})/(?:plan|settled)\.json", re.ASCII)),
-    (Kind.TABLES, re.compile(rf"runs/(?P<run>{_STAMP})/(?:tables-\d+|settled-index)", re.ASCII)),
+    (Kind.TABLES, re.compile(rf"runs/(?P<run>{_STAMP})/(?:tables|settled-index)-\d+", re.ASCII)),
     (Kind.UNIT, re.compile(rf"runs/(?P<run>{_STAMP})/units/\d+-\d+", re.ASCII)),
     (Kind.RESULT, re.compile(rf"runs/(?P<run>{_STAMP})/results/\d+-\d+", re.ASCII)),
 )

@@ -12,7 +12,7 @@ from questdb_backup.check.report import InstanceReport, StoreReport
 from questdb_backup.check.store import check_store
 from questdb_backup.cli.render import format_bytes
 from questdb_backup.cli.verb import Outcome, Verb
-from questdb_backup.cli.verbs_store import chosen_instance, look_after
+from questdb_backup.cli.verbs_store import chosen_instance, look_after, refuse_grace
 from questdb_backup.errors import ConfigurationError
 from questdb_backup.local.guarding import local_instance
 from questdb_backup.local.options import Place
@@ -99,8 +99,7 @@ def _refuse_loose_options(arguments: argparse.Namespace) -> None:
             raise ConfigurationError(
                 f"{name} does not belong to this form of check", "`questdb-backup check --help` has the forms"
             )
-    if (arguments.grace_hours or 0) < 0:
-        raise ConfigurationError(f"--grace-hours {arguments.grace_hours} is negative", "give 0 or more hours")
+    refuse_grace(arguments.grace_hours)
 
 
 def _wanted(place: Place) -> str | None:

@@ -20,6 +20,9 @@ from questdb_backup.steps.lock import take_lease
 from questdb_backup.steps.prune import plan_prune, prune_backups
 from questdb_backup.verify import parse_read_data, verify
 
+_MOST_HOURS = 876_000
+"""A hundred years."""
+
 
 def _backups(_arguments: argparse.Namespace, place: Place) -> Outcome:
     """Rows of every instance, or of the one that is named; the live progress where this machine knows it."""
@@ -69,10 +72,17 @@ def _configure_prune(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def refuse_grace(hours: float | None) -> None:
+    """Raise ConfigurationError where these are no hours to wait."""
+    if hours is not None and not 0 <= hours <= _MOST_HOURS:  # nan is neither
+        raise ConfigurationError(
+            f"--grace-hours {hours} is no time to wait", f"give 0 or more hours, {_MOST_HOURS} at most"
+        )
+
+
 def _prune(arguments: argparse.Namespace, place: Place) -> Outcome:
     given: float | None = arguments.grace_hours
-    if given is not None and given < 0:
-        raise ConfigurationError(f"--grace-hours {given} is negative", "give 0 or more hours")
+    refuse_grace(given)
     services, instance = place.services, chosen_instance(place)
     least = 2 * read_catalog(services.store, instance).longest_run_seconds()
     if given is not None and given * 3600 < least:

@@ -1,32 +1,31 @@
-"""Which units of a restore are done, and from when on that may be believed.
+"""Which units of a restore are done, and who may believe it.
 
     done/<n>             the unit's files are whole and durable
-    done/<n>.<boot id>   they are whole, and this very boot of the machine holds what is not yet written
+    done/<n>.<process>   they are whole, and this very process has seen no error of what is not yet written
 
-What a process wrote outlives it, a machine's end it does not: so a mark with a boot id counts until the
-machine is started again, and no unit has to wait for the disk. A sync makes durable marks of them.
+What a process wrote may be lost after it: the machine ends, or the disk goes and is mounted again with files
+of the right size that hold zeros. So a mark with a process's id counts for that process alone, and no unit
+has to wait for the disk. A sync makes durable marks of them.
 """
 
 import errno
+import functools
 import os
 import threading
+import uuid
 from contextlib import suppress
-from pathlib import Path
 
 from questdb_backup.restore.files import names_in
 from questdb_backup.restore.system import sync_file_system
 
 DONE = "done"
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _syncing = threading.Lock()
 
 
-def boot_id() -> str | None:
-    """What tells this boot of the machine from every other; None where the system has no such thing."""
-    try:
-        return _BOOT_ID.read_text().strip() or None
-    except OSError:
-        return None
+@functools.cache
+def process_id() -> str:
+    """What tells this process from every other, on any machine."""
+    return uuid.uuid4().hex
 
 
 class Marks:
@@ -34,28 +33,28 @@ class Marks:
 
     def __init__(self, folder: int) -> None:
         self._folder = folder
-        self._boot = boot_id()
+        self._process = process_id()
 
     def done(self) -> set[int]:
         """Numbers of the units that are done."""
-        ours = {name.removesuffix(f".{self._boot}") for name in self._names()}
+        ours = {name.removesuffix(f".{self._process}") for name in self._names()}
         return {int(name) for name in ours if name.isdecimal()}
 
     def has(self, number: int) -> bool:
         """Whether a unit is done."""
-        names = (str(number), f"{number}.{self._boot}")
+        names = (str(number), f"{number}.{self._process}")
         return any(self._is_there(f"{DONE}/{name}") for name in names)
 
     def add(self, number: int, *, durable: bool) -> None:
-        """Say that a unit is whole. With ``durable``, or where no boot can be told, sync first.
+        """Say that a unit is whole. With ``durable`` sync first.
 
         Else one of the process's threads syncs, and the others go on meanwhile. Raise OSError.
         """
-        if durable or self._boot is None:
+        if durable:
             sync_file_system(self._folder)
             self._make(f"{DONE}/{number}")
             return
-        self._make(f"{DONE}/{number}.{self._boot}")
+        self._make(f"{DONE}/{number}.{self._process}")
         if _syncing.acquire(blocking=False):
             try:
                 self.sync()
@@ -67,7 +66,7 @@ class Marks:
 
         Where that fails nobody knows what was lost: those marks are taken away. Raise OSError.
         """
-        waiting = [name for name in self._names() if name.endswith(f".{self._boot}")]
+        waiting = [name for name in self._names() if name.endswith(f".{self._process}")]
         try:
             sync_file_system(self._folder)
         except OSError:

@@ -167,7 +167,7 @@ class Staging(PlanFiles):
         return total
 
     def is_done(self, number: int) -> bool:
-        """Whether the unit's files are whole, and nothing but the end of this boot can take them away."""
+        """Whether the unit's files are whole, and durable or this very process's."""
         return self._marks.has(number)
 
     def mark_done(self, number: int, *, durable: bool) -> None:

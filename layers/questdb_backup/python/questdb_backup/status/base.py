@@ -49,7 +49,8 @@ class StatusStore(Protocol):
     def refuse_if_running(self, instance: str, holder: str, now: str) -> None:
         """The fast refusal, before the catalog is asked.
 
-        Raise BackupInProgressError while an unexpired run of another holder is entered, whatever its token.
+        Raise BackupInProgressError while an unexpired run of another holder is entered, whatever its token,
+        and while one is entered, expired or not, whose checkpoint may be held: the guard needs that entry.
         """
 
     def read(self, instance: str) -> LiveRun | None:

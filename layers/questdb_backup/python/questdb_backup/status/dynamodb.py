@@ -18,7 +18,7 @@ from questdb_backup.errors import StatusUnavailableError
 from questdb_backup.questdb.base import Fence
 from questdb_backup.status.base import LiveRun
 from questdb_backup.status.dynamodb_errors import ConflictError, RefusedError, translated
-from questdb_backup.status.rules import in_progress, is_run, lease_lost, stands_against
+from questdb_backup.status.rules import in_progress, is_run, lease_lost, refusal
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -72,9 +72,8 @@ class DynamoStatusStore:
 
     def refuse_if_running(self, instance: str, holder: str, now: str) -> None:
         """See `StatusStore.refuse_if_running`."""
-        entered = self.read(instance)
-        if entered and stands_against(entered, holder, now):
-            raise in_progress(entered)
+        if error := refusal(self.read(instance), holder, now):
+            raise error
 
     def read(self, instance: str) -> LiveRun | None:
         """See `StatusStore.read`."""

@@ -5,7 +5,7 @@ from threading import Lock
 
 from questdb_backup.questdb.base import Fence
 from questdb_backup.status.base import LiveRun
-from questdb_backup.status.rules import in_progress, is_run, lease_lost, may_replace, stands_against
+from questdb_backup.status.rules import in_progress, is_run, lease_lost, may_replace, refusal
 
 
 @dataclass(slots=True)
@@ -31,9 +31,8 @@ class MemoryStatusStore:
 
     def refuse_if_running(self, instance: str, holder: str, now: str) -> None:
         """See `StatusStore.refuse_if_running`."""
-        entered = self.read(instance)
-        if entered and stands_against(entered, holder, now):
-            raise in_progress(entered)
+        if error := refusal(self.read(instance), holder, now):
+            raise error
 
     def read(self, instance: str) -> LiveRun | None:
         """See `StatusStore.read`."""

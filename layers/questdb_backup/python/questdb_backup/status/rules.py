@@ -19,6 +19,21 @@ def is_run(entered: LiveRun | None, run: str, token: int) -> bool:
     return entered is not None and entered.run == run and entered.token == token
 
 
+def refusal(entered: LiveRun | None, holder: str, now: str) -> BackupInProgressError | None:
+    """Why ``holder`` may not begin: the entered run lives, or is dead and may still hold its checkpoint."""
+    if entered is None or entered.holder == holder:
+        return None
+    if stands_against(entered, holder, now):
+        return in_progress(entered)
+    if entered.fence.db_now is None:
+        return None
+    return BackupInProgressError(
+        f"the backup {entered.run} of {entered.holder} is dead, and its checkpoint may still be held",
+        "the guard releases it as soon as the server can be reached (`questdb-backup guard`, or within five"
+        " minutes on AWS); then start again",
+    )
+
+
 def in_progress(entered: LiveRun) -> BackupInProgressError:
     """The refusal of a second start."""
     return BackupInProgressError(

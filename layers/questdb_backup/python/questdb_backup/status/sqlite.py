@@ -14,7 +14,7 @@ from pathlib import Path
 from questdb_backup.errors import BackupToolError, ConfigurationError, StatusUnavailableError
 from questdb_backup.questdb.base import Fence
 from questdb_backup.status.base import LiveRun
-from questdb_backup.status.rules import in_progress, is_run, lease_lost, may_replace, stands_against
+from questdb_backup.status.rules import in_progress, is_run, lease_lost, may_replace, refusal
 
 SCHEMA_VERSION = 1
 """In the file's ``PRAGMA user_version``; 0 is a file that nothing was written to yet."""
@@ -59,9 +59,8 @@ class SqliteStatusStore:
 
     def refuse_if_running(self, instance: str, holder: str, now: str) -> None:
         """See `StatusStore.refuse_if_running`."""
-        entered = self.read(instance)
-        if entered and stands_against(entered, holder, now):
-            raise in_progress(entered)
+        if error := refusal(self.read(instance), holder, now):
+            raise error
 
     def read(self, instance: str) -> LiveRun | None:
         """See `StatusStore.read`."""

@@ -33,7 +33,7 @@ from questdb_backup.manifest import (
 )
 from questdb_backup.packs import PackInfo
 from questdb_backup.questdb.base import Fence
-from questdb_backup.services import Services
+from questdb_backup.services import Services, logger
 from questdb_backup.shards import ShardCutter, merge_groups
 from questdb_backup.steps.run import Run, check_lease
 from questdb_backup.stores.base import ObjectStore
@@ -283,10 +283,13 @@ def _publish(services: Services, run: Run, manifest: Manifest) -> BackupRow:
 
 
 def tombstoned_names(store: ObjectStore, tombstones: tuple[Tombstone, ...]) -> set[str]:
-    """Every key that waits for its deletion."""
+    """Every key that waits for its deletion. A tombstone that cannot be read deletes nothing either."""
     names: set[str] = set()
     for stone in tombstones:
-        names.update(names_of(store, stone))
+        try:
+            names.update(names_of(store, stone))
+        except DamagedBackupError as error:
+            logger.warning("nothing of the tombstone of %s will be deleted: %s", stone.removed, error)
     return names
 
 

@@ -24,7 +24,7 @@ def complete_restore(services: Services, restore: Restore) -> dict[str, Any]:
     Doing it again is a success. Raise RestoreFailedError, TargetNotEmptyError, DamagedBackupError:
     then nothing is in place, and the staging directory waits for another try.
     """
-    if _is_restored(restore.target):
+    if is_restored(restore.target):
         return restore.result()
     with open_staging(restore) as staging:
         with staging.lock(exclusive=True):
@@ -35,8 +35,8 @@ def complete_restore(services: Services, restore: Restore) -> dict[str, Any]:
     return restore.result(*notes, *_advice(restore))
 
 
-def _is_restored(root: Path) -> bool:
-    """An earlier try got to its end, and only its answer was lost."""
+def is_restored(root: Path) -> bool:
+    """An earlier try got to its end, and only its answer was lost; no server was started since."""
     if (root / STAGING).exists():
         return False
     return (root / TRIGGER).exists() and (root / ".checkpoint" / "db").is_dir() and (root / "db").is_dir()

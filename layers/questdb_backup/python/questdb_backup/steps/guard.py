@@ -87,7 +87,7 @@ def _end_run(services: Services, instance: str, live: LiveRun, reason: str) -> b
     complete = row is not None and row.manifest is not None
     services.clones.clear()
     if not complete:
-        record_failure(services, instance, live.run, live.abort_reason or reason)
+        record_failure(services, instance, live.run, live.abort_reason or live.error or reason)
     update_catalog(
         services.store, instance, lambda before: drop_lease(before, live.token, reason, services.now())
     )

@@ -22,7 +22,11 @@ class KnownChunks:
         self.used: dict[str, PackInfo] = {}
         """Packs of dead runs that are referred to now."""
         for left, number in unit.found:
-            result = read_result(services.store, run.instance, left, number)
+            try:
+                result = read_result(services.store, run.instance, left, number)
+            except DamagedBackupError as error:
+                logger.warning("what a dead run stored is stored again: %s", error)
+                continue
             if result is not None:
                 self._packs.update(result.packs)
                 # Its own packs only: what else it referred to may be gone, or never was this run's to use.

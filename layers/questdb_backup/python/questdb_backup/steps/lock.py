@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from questdb_backup.catalog import Catalog, acquire, drop_lease
-from questdb_backup.catalog_store import update_catalog
+from questdb_backup.catalog import Catalog, acquire, drop_lease, serve_tick
+from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.clock import format_timestamp, parse_timestamp
-from questdb_backup.errors import ConfigurationError
+from questdb_backup.errors import BackupInProgressError, ConfigurationError
 from questdb_backup.instances import resolve_instance
 from questdb_backup.questdb.base import Fence
 from questdb_backup.services import SOURCES, Services, logger
@@ -26,7 +26,12 @@ def acquire_lock(services: Services, execution: str, request: dict[str, Any]) ->
         raise ConfigurationError(f"source '{source}' is unknown", f"one of {', '.join(SOURCES)}")
     tick = _tick(request)
     instance = resolve_instance(services)
-    services.status.refuse_if_running(instance.name, execution, services.now())
+    try:
+        services.status.refuse_if_running(instance.name, execution, services.now())
+    except BackupInProgressError:
+        if tick is not None:  # it may be the very run that this tick has begun
+            serve_tick(read_catalog(services.store, instance.name), tick, services.now())
+        raise
     catalog = update_catalog(
         services.store,
         instance.name,

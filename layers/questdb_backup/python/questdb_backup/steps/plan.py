@@ -76,7 +76,7 @@ def plan_backup(
             items = planner.plan_settled(origin)
         else:
             items = planner.plan(
-                origin, read_settled(services.store, run), before, _clone(services, run, source)
+                origin, read_settled(services.store, run, before), before, _clone(services, run, source)
             )
         services.store.create(key, json.dumps(items).encode())
         if source == "ebs":

@@ -282,16 +282,15 @@ class _Cleanup:
         self._delete_manifest(stone)
 
     def _scratch(self, run: str) -> list[str]:
-        names = [
-            keys.plan(self._instance, run),
-            keys.settled_plan(self._instance, run),
-            keys.settled_index(self._instance, run),
-        ]
-        names += [keys.plan_tables(self._instance, run, attempt) for attempt in range(ATTEMPTS)]
+        names: list[str] = []
+        for attempt in range(ATTEMPTS):
+            names.append(keys.plan_tables(self._instance, run, attempt))
+            names.append(keys.settled_index(self._instance, run, attempt))
         for item in work_list(self._store, self._instance, run):
             names.append(keys.unit(self._instance, run, item["unit"], item["attempt"]))
             names += [keys.result(self._instance, run, item["unit"], attempt) for attempt in range(ATTEMPTS)]
-        return names
+        # The lists go last: by them the rest is found again where a prune dies on the way.
+        return [*names, keys.settled_plan(self._instance, run), keys.plan(self._instance, run)]
 
     def _packs_of(self, run: str) -> list[str]:
         """Packs that the run's results name; those that none names stay in the store."""
@@ -306,9 +305,13 @@ class _Cleanup:
     def _packs_in(self, result: str) -> list[str]:
         try:
             data = self._store.get(result)
+            packs = decode_result(data).packs
         except ObjectNotFoundError:
             return []  # an attempt that died, or never began, has none; another one may
-        return [keys.pack(self._instance, pack) for pack in decode_result(data).packs]
+        except DamagedBackupError as error:
+            logger.warning("the packs that it names are left to `check`: %s", error)
+            return []
+        return [keys.pack(self._instance, pack) for pack in packs]
 
 
 def _names(instance: str, manifest: Manifest) -> set[str]:

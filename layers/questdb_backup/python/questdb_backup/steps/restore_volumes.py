@@ -7,7 +7,6 @@ asked by tag what an earlier call made. ``$.volumes`` is ``{"request", "snapshot
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from hashlib import sha256
 from itertools import chain
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from questdb_backup.clock import add_seconds
 from questdb_backup.ebs.base import INSTANCE_TAG, KEPT_UNTIL_TAG, RUN_TAG, STACK_TAG, Snapshot, VolumeSnapshot
 from questdb_backup.ebs.volumes import RestoredVolume, VolumeService, VolumeSpec
-from questdb_backup.errors import ConfigurationError, NoRestorePointError, PermanentError, SnapshotError
+from questdb_backup.errors import ConfigurationError, NoRestorePointError, SnapshotError
 from questdb_backup.restore.request import Restore
 from questdb_backup.restore.server_conf import PROPERTY
 from questdb_backup.restore.volume_request import VolumeRequest
@@ -40,14 +39,20 @@ _LETTERS = "fghijklmnop"
 """AWS recommends /dev/sd[f-p] for data volumes."""
 
 
-def restore_volumes(services: Services, restore: Restore, volumes: dict[str, Any]) -> dict[str, Any]:
-    """Do what comes next; give ``$.volumes`` anew.
+def restore_volumes(
+    services: Services, restore: Restore, volumes: dict[str, Any], error: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Do what comes next; give ``$.volumes`` anew. After an ``error`` that is only to end fast restore.
 
     Raise NoRestorePointError where the snapshots are not kept, ConfigurationError where a size is too
     small, SnapshotError, VolumeUnavailableError.
     """
     asked = VolumeRequest.from_json(volumes["request"])
     snapshots = [VolumeSnapshot.from_json(each) for each in volumes["snapshots"]]
+    making = _Making(services, restore, asked, snapshots)
+    if error is not None:
+        making.end_optimizing()
+        return volumes
     polls = int(volumes["polls"]) + 1
     if volumes["phase"] == "new":
         _judge(_kept_snapshots(services, restore, snapshots), asked)
@@ -61,13 +66,7 @@ def restore_volumes(services: Services, restore: Restore, volumes: dict[str, Any
             f"the volumes of {restore.backup_timestamp} are still {volumes['phase']} after {polls} looks",
             f"look at them in EC2; they have the tag {RESTORE_TAG}",
         )
-    making = _Making(services, restore, asked, snapshots)
-    try:
-        phase, result = making.go_on()
-    except PermanentError:
-        with suppress(PermanentError):
-            making.end_optimizing()
-        raise
+    phase, result = making.go_on()
     logger.info("volumes of %s: %s", restore.backup_timestamp, phase)
     return _state(volumes, phase, polls, result)
 
