@@ -8,12 +8,14 @@ from questdb_backup.catalog import (
     BackupRow,
     Catalog,
     ManifestRef,
+    RunRecord,
     Tombstone,
     acquire,
     decode_catalog,
     drop_lease,
     encode_catalog,
     fail_run,
+    forget_rows,
     publish,
     renew,
     require_lease,
@@ -148,3 +150,29 @@ def test_the_next_tick_and_a_start_by_hand_are_served() -> None:
 def test_a_tick_of_a_clock_that_was_wrong_stops_no_schedule() -> None:
     wrong = _served(Catalog(instance="gentle-forest-orchid"), "2036-01-01T00:00:00.000000Z", "a", LATER)
     assert _served(_ended(wrong), NEXT_TICK, "b", MUCH_LATER).last_scheduled_time == NEXT_TICK
+
+
+def test_the_history_is_bounded_and_what_is_noted_or_needed_stays() -> None:
+    def row(day: int, status: BackupStatus, manifest: ManifestRef | None = None) -> BackupRow:
+        at = f"2026-01-{day:02}T00:00:00.000000Z"
+        return BackupRow(backup_timestamp=at, status=status, start_ts=at, manifest=manifest)
+
+    complete = ManifestRef(key="m", digest="d", size=1)
+    rows = (
+        row(1, BackupStatus.BACKUP_COMPLETE, complete),
+        row(2, BackupStatus.CLEANUP_COMPLETE),
+        row(3, BackupStatus.BACKUP_FAILED),
+        row(4, BackupStatus.CLEANUP_IN_PROGRESS),
+        row(5, BackupStatus.CLEANUP_COMPLETE),
+        row(6, BackupStatus.BACKUP_FAILED),
+        row(7, BackupStatus.BACKUP_FAILED),
+    )
+    catalog = Catalog(
+        instance="gentle-forest-orchid",
+        rows=rows,
+        runs=(RunRecord(run=rows[5].backup_timestamp, token=6),),
+        tombstones=(Tombstone(removed=rows[4].backup_timestamp, created_at=LATER, delete_after=MUCH_LATER),),
+    )
+    assert forget_rows(catalog, 7) == catalog
+    assert forget_rows(catalog, 6).rows == (rows[0], *rows[2:])
+    assert forget_rows(catalog, 1).rows == (rows[0], *rows[3:])

@@ -14,6 +14,7 @@ from questdb_backup.check.report import InstanceReport
 from questdb_backup.check.shapes import shape_of
 from questdb_backup.check.store import check_store
 from questdb_backup.errors import BackupInProgressError, DamagedBackupError, PreconditionFailedError
+from questdb_backup.steps import prune
 from questdb_backup.steps.lock import acquire_lock
 from questdb_backup.stores.base import StoredObject
 from questdb_backup.verify import verify
@@ -378,3 +379,20 @@ def test_a_swap_whose_answer_was_lost_leaves_one_tombstone(
     remove_orphans(chain.services, INSTANCE)
     assert lost
     assert len(chain.catalog().tombstones) == 1
+
+
+def test_packs_of_a_run_that_the_history_has_forgotten_are_orphans_and_nothing_is_lost(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune, "MOST_ROWS", 2)
+    first = chain.catalog().rows[0].backup_timestamp
+    chain.services.config = replace(chain.services.config, keep_latest_n=1)
+    chain.prune()
+    chain.forward(days=3)
+    chain.prune()
+    assert first not in {row.backup_timestamp for row in chain.catalog().rows}
+    left = leave_pack(chain, first)
+    chain.forward(days=3)
+    report = look(chain)
+    assert not report.problems
+    assert report.orphans.keys == [left]

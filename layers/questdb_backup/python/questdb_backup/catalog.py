@@ -39,7 +39,7 @@ class ManifestRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupRow:
-    """A row of ``backups()``; it stays when the backup is removed, with ``manifest`` None."""
+    """A row of ``backups()``; it outlives its backup, with ``manifest`` None, until `forget_rows`."""
 
     backup_timestamp: str
     status: BackupStatus
@@ -316,6 +316,25 @@ def drop_lease(catalog: Catalog, token: int, reason: str, now: str) -> Catalog:
     if lease.run is not None:
         catalog = fail_run(catalog, lease.run, f"the run ended without its last step: {reason}", now)
     return replace(catalog, lease=None)
+
+
+def forget_rows(catalog: Catalog, most: int) -> Catalog:
+    """Drop the oldest rows of removed and failed backups beyond ``most`` rows: every step reads them all.
+
+    A row stays while anything is noted of its run, and so does the newest: the next run is to be later.
+    """
+    surplus = len(catalog.rows) - most
+    if surplus <= 0:
+        return catalog
+    noted = {stone.removed for stone in catalog.tombstones} | {record.run for record in catalog.runs}
+    over = (BackupStatus.CLEANUP_COMPLETE, BackupStatus.BACKUP_FAILED)
+    gone = [
+        row.backup_timestamp
+        for row in catalog.rows[:-1]
+        if row.manifest is None and row.status in over and row.backup_timestamp not in noted
+    ]
+    dropped = frozenset(gone[:surplus])
+    return replace(catalog, rows=tuple(row for row in catalog.rows if row.backup_timestamp not in dropped))
 
 
 def with_row(catalog: Catalog, backup_timestamp: str, **changes: Any) -> Catalog:

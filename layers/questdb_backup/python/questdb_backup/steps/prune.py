@@ -20,6 +20,7 @@ from questdb_backup.catalog import (
     ManifestRef,
     RunRecord,
     Tombstone,
+    forget_rows,
     require_lease,
     with_row,
 )
@@ -38,6 +39,8 @@ from questdb_backup.words import BackupStatus
 
 _INLINE_NAMES = 100
 _READS_AT_ONCE = 8
+MOST_ROWS = 1_000
+"""About 900 bytes each, in an object that every step reads."""
 
 
 @dataclass(kw_only=True)
@@ -102,6 +105,7 @@ def prune_backups(services: Services, instance: str, token: int) -> dict[str, An
     cleanup.finish_tombstones()
     cleanup.remove_scratch()
     cleanup.remove_backups()
+    cleanup.forget_rows()
     if services.config.source == "ebs":
         cleanup.report.snapshots = sweep_snapshots(services, instance)
     cleanup.report.waiting = [_waiting(stone) for stone in cleanup.catalog().tombstones]
@@ -257,6 +261,11 @@ class _Cleanup:
             names=() if names_key else tuple(names),
             names_key=names_key,
         )
+
+    def forget_rows(self) -> None:
+        """The history is bounded: what is long gone is not told any more."""
+        if len(self.catalog().rows) > MOST_ROWS:
+            self._update(lambda before: forget_rows(before, MOST_ROWS))
 
     def remove_scratch(self) -> None:
         """Scratch of published runs goes at once; a dead run's objects get a tombstone."""
