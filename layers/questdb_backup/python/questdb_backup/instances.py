@@ -222,6 +222,8 @@ def _write_name(root: Path, name: str, *, claim: bool) -> None:
     """Leave the name in the root, whole and durable; ``claim`` lets a file that is there stand."""
     import tempfile
 
+    from questdb_backup.restore.system import sync_folder
+
     path = root / NAME_FILE
     handle, temporary = tempfile.mkstemp(prefix=".backup_instance_name.", dir=path.parent)
     try:
@@ -237,3 +239,4 @@ def _write_name(root: Path, name: str, *, claim: bool) -> None:
             Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+    sync_folder(path.parent)
