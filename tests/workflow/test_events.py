@@ -343,3 +343,5 @@ def test_the_event_of_a_restore_to_volumes_asks_for_the_snapshot_of_the_run(stac
     stack.services.make_volumes = lambda: volumes
     assert stack.feed("restore_volumes")["phase"] == "creating"
     assert volumes.calls == ["create"]
+    assert stack.feed("restore_volumes.after_error")["phase"] == "new", "nothing goes on"
+    assert volumes.calls == ["create"], "no fast restore was asked for"
