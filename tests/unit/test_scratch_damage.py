@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from questdb_backup import keys
-from questdb_backup.catalog import RunRecord
 from questdb_backup.steps import prune
 from questdb_backup.steps.lock import acquire_lock, release_lock
 from questdb_backup.steps.plan import plan_backup
@@ -75,14 +74,10 @@ def test_the_scratch_of_a_published_run_is_found_again_by_a_prune_that_follows_a
         deleted.extend(names[:-2])
         raise InterruptedError
 
-    assert [record for record in chain.catalog().runs if record == RunRecord(**_fields(record))]
+    assert any(record.published for record in chain.catalog().runs)
     with monkeypatch.context() as patched:
         patched.setattr(prune._Cleanup, "_delete", lambda _self, names: die_half_way(names))
         with pytest.raises(InterruptedError):
             chain.prune()
     assert not any(name.endswith(("/plan.json", "/settled.json")) for name in deleted)
     assert any("/units/" in name for name in deleted)
-
-
-def _fields(record: RunRecord) -> dict[str, Any]:
-    return {"run": record.run, "token": record.token, "published": True}

@@ -127,6 +127,10 @@ class Catalog:
         )
         return max((seconds_between(start, end) for start, end in ended), default=0.0)
 
+    def grace_seconds(self, wanted: float) -> float:
+        """How long what is left over stays: as wanted, and never less than twice the longest run."""
+        return max(wanted, 2 * self.longest_run_seconds())
+
     def latest_complete(self) -> BackupRow | None:
         """The newest restore point."""
         rows = self.complete_rows()

@@ -47,7 +47,7 @@ def restore_on_start(
     if trigger is None:
         return None
     _refuse_failed(root)
-    if _finish(root) or is_restored(root):
+    if _finish(root):
         return _restored_already(root)
     services = make_services(trigger.object_store)
     try:
@@ -55,7 +55,7 @@ def restore_on_start(
     except TargetNotEmptyError:
         raise  # nothing was tried: a live root gets no marks of a failed restore
     except BackupToolError as error:
-        if _finish(root) or is_restored(root):  # told to stop in its last step, which came to its end
+        if _finish(root):  # told to stop in its last step, which came to its end
             return _restored_already(root)
         _leave_marks(root, error)
         raise
@@ -89,10 +89,10 @@ def _refuse_failed(root: Path) -> None:
 
 
 def _finish(root: Path) -> bool:
-    """Whether an earlier start placed the database and died before it said so; its rest is removed."""
+    """Whether the database was placed, and that was not said; what is left of the restore is removed."""
     staging = Staging.find(root)
     if staging is None:
-        return False
+        return is_restored(root)
     with staging:
         if staging.owner() is None or not staging.is_placed():
             return False

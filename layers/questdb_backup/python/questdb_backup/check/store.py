@@ -60,9 +60,8 @@ def _instance(services: Services, inventory: Inventory, name: str, before: Look 
 
 
 def grace_of(services: Services, catalog: Catalog) -> Grace:
-    """How long leftovers stay: never less than twice the longest run."""
-    seconds = max(services.config.grace_seconds, 2 * catalog.longest_run_seconds())
-    return Grace(now=services.now(), seconds=seconds)
+    """How long leftovers stay, from now."""
+    return Grace(now=services.now(), seconds=catalog.grace_seconds(services.config.grace_seconds))
 
 
 def _without_catalog(inventory: Inventory, name: str, look: Look) -> InstanceReport:

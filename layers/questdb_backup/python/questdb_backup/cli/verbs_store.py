@@ -84,13 +84,13 @@ def _prune(arguments: argparse.Namespace, place: Place) -> Outcome:
     given: float | None = arguments.grace_hours
     refuse_grace(given)
     services, instance = place.services, chosen_instance(place)
-    least = 2 * read_catalog(services.store, instance).longest_run_seconds()
-    if given is not None and given * 3600 < least:
+    wanted = services.config.grace_seconds
+    grace = read_catalog(services.store, instance).grace_seconds(wanted)
+    if given is not None and wanted < grace:
         raise ConfigurationError(
             f"--grace-hours {given:g} is less than twice the longest run",
-            f"a run that still reads could lose what it refers to: give at least {least / 3600:.4f}",
+            f"a run that still reads could lose what it refers to: give at least {grace / 3600:.4f}",
         )
-    grace = max(services.config.grace_seconds, least)
     services = replace(services, config=replace(services.config, grace_seconds=grace))
     if arguments.dry_run:
         report = plan_prune(services, instance).to_json()

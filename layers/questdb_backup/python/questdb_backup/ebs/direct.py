@@ -164,15 +164,7 @@ class BotoDirectApi:
     def list_changed(self, first_snapshot_id: str, second_snapshot_id: str) -> Iterator[int]:
         """As DirectApi says."""
         until = self._monotonic() + CHANGED_SECONDS
-
-        def ask(options: dict[str, Any]) -> Page:
-            if self._monotonic() > until:
-                raise SnapshotError(
-                    f"listing what changed from {first_snapshot_id} to {second_snapshot_id} takes more than"
-                    f" {CHANGED_SECONDS:.0f} s"
-                )
-            return self._changed_page(first_snapshot_id, second_snapshot_id, options)
-
+        ask = partial(self._changed_page, first_snapshot_id, second_snapshot_id, until)
         for page in _pages(ask, 0, MAX_RESULTS, "ChangedBlocks"):
             yield from (item["BlockIndex"] for item in page)
 
@@ -204,15 +196,19 @@ class BotoDirectApi:
         self._sizes[snapshot_id] = page["VolumeSize"] << 30
         return page
 
-    def _changed_page(self, first_snapshot_id: str, second_snapshot_id: str, options: dict[str, Any]) -> Page:
+    def _changed_page(
+        self, first_snapshot_id: str, second_snapshot_id: str, until: float, options: dict[str, Any]
+    ) -> Page:
         call = partial(
             self._client.list_changed_blocks,
             FirstSnapshotId=first_snapshot_id,
             SecondSnapshotId=second_snapshot_id,
             **options,
         )
-        # Both were read before, or are gone for good.
         doing = f"listing what changed from {first_snapshot_id} to {second_snapshot_id}"
+        if self._monotonic() > until:
+            raise SnapshotError(f"{doing} takes more than {CHANGED_SECONDS:.0f} s")
+        # Both were read before, or are gone for good.
         return self._list(doing, call, unseen_seconds=0.0)
 
     def _list(self, doing: str, call: Callable[[], Any], *, unseen_seconds: float) -> Page:

@@ -264,8 +264,7 @@ class _Cleanup:
 
     def forget_rows(self) -> None:
         """The history is bounded: what is long gone is not told any more."""
-        if len(self.catalog().rows) > MOST_ROWS:
-            self._update(lambda before: forget_rows(before, MOST_ROWS))
+        self._update(lambda before: forget_rows(before, MOST_ROWS))
 
     def remove_scratch(self) -> None:
         """Scratch of published runs goes at once; a dead run's objects get a tombstone."""
