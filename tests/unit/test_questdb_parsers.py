@@ -106,17 +106,17 @@ class TestTxn:
 
 class TestColumnVersions:
     def test_a_column_without_records_is_in_every_partition_from_its_first_row(self) -> None:
-        assert parse_cv(make_cv()).find(START, 3) == ColumnVersion(-1, 0)
+        assert parse_cv(make_cv()).in_partition(START).find(3) == ColumnVersion(-1, 0)
 
     def test_an_added_column_is_missing_in_older_partitions(self) -> None:
         versions = parse_cv(make_cv([(MIN, 3, 7, START + DAY), (START + DAY, 3, 7, 40)]))
-        assert versions.find(START, 3) is None
-        assert versions.find(START + DAY, 3) == ColumnVersion(7, 40)
-        assert versions.find(START + 2 * DAY, 3) == ColumnVersion(7, 0)
+        assert versions.in_partition(START).find(3) is None
+        assert versions.in_partition(START + DAY).find(3) == ColumnVersion(7, 40)
+        assert versions.in_partition(START + 2 * DAY).find(3) == ColumnVersion(7, 0)
 
     def test_a_record_without_a_name_takes_the_default_one(self) -> None:
         versions = parse_cv(make_cv([(MIN, 3, 7, START + DAY), (START, 3, -1, 12)]))
-        assert versions.find(START, 3) == ColumnVersion(7, 12)
+        assert versions.in_partition(START).find(3) == ColumnVersion(7, 12)
 
     def test_a_symbol_table_has_a_version_of_its_own(self) -> None:
         versions = parse_cv(make_cv([(MIN, 1, 5, MIN), (MIN, 2, 6, MIN), (MIN + 1, 2, 9, 0)]))

@@ -68,14 +68,10 @@ def _items(planned: PlannedItem, limit: int, locate: Locate) -> Iterator[UnitIte
 def _weight(item: UnitItem) -> int:
     """About how many lines the item makes in a unit, so that a unit of kept groups stays small too."""
     if isinstance(item, UnitGroup):
-        return len(item.files) + sum(map(_lines, item.files)) // 4
+        return len(item.files) + sum([len(extents) + len(kept) for *_, extents, kept in item.files]) // 4
     if isinstance(item, Group):
         return len(item.entries) + sum(len(entry.chunks) for entry in item.entries) // 4
     return 1
-
-
-def _lines(piece: UnitFile) -> int:
-    return len(piece.extents) + len(piece.kept)
 
 
 def _cut_group(group: PlannedGroup, limit: int, locate: Locate) -> Iterator[UnitGroup]:

@@ -63,7 +63,7 @@ class UnitGroup:
     @property
     def bytes(self) -> int:
         """What a worker has to read of it."""
-        return sum([piece.bytes for piece in self.files])
+        return sum([file.size - start for file, start, _, kept in self.files if not kept])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,18 +153,16 @@ def _encode_item(item: UnitItem) -> bytes:
         return _encode_kept(item)
     # Lists, because a unit may have tens of thousands of files.
     files = [
-        (*piece.file, piece.start, list(map(_encode_extent, piece.extents)), piece.kept)
-        for piece in item.files
+        (*file, start, [each[:4] if each.data is None else _inline(each) for each in extents], kept)
+        for file, start, extents, kept in item.files
     ]
     return _line(
         {"table": item.table, "partition": item.partition, "signature": item.signature, "files": files}
     )
 
 
-def _encode_extent(extent: DiskExtent) -> list[int | str]:
-    if extent.data is not None:
-        return [extent.start, b64encode(extent.data).decode()]
-    return [extent.start, extent.length, extent.volume, extent.offset]
+def _inline(extent: DiskExtent) -> tuple[int, str]:
+    return extent.start, b64encode(extent.data or b"").decode()
 
 
 def _decode_extent(value: list[Any]) -> DiskExtent:

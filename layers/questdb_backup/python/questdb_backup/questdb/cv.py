@@ -6,7 +6,7 @@ column index, name txn, column top; sorted by the first two.
 """
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from questdb_backup.questdb.layout import UnknownLayout, check, unpack
@@ -18,7 +18,6 @@ _AREA = struct.Struct("<qq")
 _AREA_A, _AREA_B = 8, 24
 _HEADER_SIZE = 40
 _BLOCK = struct.Struct("<4q")
-_KNOWN_PARTITIONS = 64
 
 
 class ColumnVersion(NamedTuple):
@@ -28,32 +27,45 @@ class ColumnVersion(NamedTuple):
     top: int
 
 
+_ORIGINAL = ColumnVersion(-1, 0)
+_Records = dict[int, ColumnVersion]
+"""By the column's index."""
+
+
+class PartitionVersions(NamedTuple):
+    """The records of the partition that begins at ``timestamp``, and those that hold where it has none."""
+
+    timestamp: int
+    own: _Records
+    default: _Records
+
+    def find(self, column: int) -> ColumnVersion | None:
+        """The column's version in the partition; None where the partition is older than the column."""
+        default = self.default.get(column)
+        record = self.own.get(column)
+        if default is None:
+            return record or _ORIGINAL
+        if record is None:
+            return None if default.top > self.timestamp else ColumnVersion(default.name_txn, 0)
+        return ColumnVersion(default.name_txn, record.top) if record.name_txn == -1 else record
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnVersions:
-    """The parsed file; partitions without a record have none in ``_spans``.
-
-    It is asked for one column after another of one partition after another: ``_known`` are the last ones.
-    """
+    """The parsed file; partitions without a record have none in ``_spans``."""
 
     _blocks: bytes
     _spans: dict[int, tuple[int, int]]
-    _known: dict[int, dict[int, ColumnVersion]] = field(default_factory=dict, compare=False)
+    _default: _Records
+    _symbol_tables: _Records
 
-    def find(self, timestamp: int, column: int) -> ColumnVersion | None:
-        """The column's version in the partition; None where the partition is older than the column."""
-        default = self._record(_DEFAULT, column)
-        record = self._record(timestamp, column)
-        if record is None:
-            if default is not None and default.top > timestamp:
-                return None
-            return ColumnVersion(default.name_txn if default else -1, 0)
-        if record.name_txn == -1 and default is not None:
-            return ColumnVersion(default.name_txn, record.top)
-        return record
+    def in_partition(self, timestamp: int) -> PartitionVersions:
+        """The versions of the columns in one partition."""
+        return PartitionVersions(timestamp, _parsed(self.records(timestamp)), self._default)
 
     def symbol_table_name_txn(self, column: int) -> int:
         """The suffix of a symbol column's table files, -1 for none."""
-        record = self._record(_SYMBOL_TABLE, column) or self._record(_DEFAULT, column)
+        record = self._symbol_tables.get(column) or self._default.get(column)
         return record.name_txn if record else -1
 
     def records(self, timestamp: int) -> bytes:
@@ -65,16 +77,6 @@ class ColumnVersions:
         """The blocks that hold for partitions without one."""
         return self.records(_DEFAULT)
 
-    def _record(self, timestamp: int, column: int) -> ColumnVersion | None:
-        known = self._known.get(timestamp)
-        if known is None:
-            if len(self._known) >= _KNOWN_PARTITIONS:
-                self._known.clear()
-            blocks = _BLOCK.iter_unpack(self.records(timestamp))
-            known = {index: ColumnVersion(name_txn, top) for _, index, name_txn, top in blocks}
-            self._known[timestamp] = known
-        return known.get(column)
-
 
 def parse_cv(data: bytes) -> ColumnVersions:
     """Parse a ``_cv`` file. Raise UnknownLayout where its lengths or its order are not this layout's."""
@@ -83,7 +85,15 @@ def parse_cv(data: bytes) -> ColumnVersions:
     check(size >= 0 and size % _BLOCK.size == 0, f"_cv: an area of {size} bytes")
     check(size == 0 or _HEADER_SIZE <= offset <= len(data) - size, f"_cv: an area at {offset} of {len(data)}")
     blocks = data[offset : offset + size] if size else b""
-    return ColumnVersions(blocks, _spans(blocks))
+    spans = _spans(blocks)
+    default, symbol_tables = (
+        _parsed(blocks[slice(*spans.get(which, (0, 0)))]) for which in (_DEFAULT, _SYMBOL_TABLE)
+    )
+    return ColumnVersions(blocks, spans, default, symbol_tables)
+
+
+def _parsed(blocks: bytes) -> _Records:
+    return {index: ColumnVersion(name_txn, top) for _, index, name_txn, top in _BLOCK.iter_unpack(blocks)}
 
 
 def _spans(blocks: bytes) -> dict[int, tuple[int, int]]:

@@ -41,15 +41,16 @@ class PartitionFiles:
 
         A column without rows may have files; the writer would make them anew, so they may be missing.
         """
-        suffix = f".{name_txn}" if name_txn > -1 else ""
+        suffix, kind = f".{name_txn}" if name_txn > -1 else "", column.type
         data, aux = f"{column.name}.d{suffix}", f"{column.name}.i{suffix}"
         if rows <= 0:
             yield from self._empty(column, data, aux)
-            return
-        data_size = self._data_size(column, rows, aux)
-        yield needed_file(f"{self.path}/{data}", self.find(data), data_size, column.type.name)
-        if aux_size := column.type.aux_size(rows):
-            yield needed_file(f"{self.path}/{aux}", self.find(aux), aux_size, "aux")
+        elif kind.width:
+            yield needed_file(f"{self.path}/{data}", self.find(data), kind.data_size(rows), kind.name)
+        else:
+            data_size = self._data_size(column, rows, aux)
+            yield needed_file(f"{self.path}/{data}", self.find(data), data_size, kind.name)
+            yield needed_file(f"{self.path}/{aux}", self.find(aux), kind.aux_size(rows), "aux")
 
     def indexes(self, column: Column, name_txn: int) -> Iterator[PlannedFile]:
         """The index of a symbol column, live: the server changes it in place."""
@@ -87,8 +88,6 @@ class PartitionFiles:
                 )
 
     def _data_size(self, column: Column, rows: int, aux: str) -> int:
-        if column.type.width:
-            return column.type.data_size(rows)
         path, needed = f"{self.path}/{aux}", column.type.aux_size(rows)
         entry = self.find(aux)
         if entry is None:

@@ -170,11 +170,12 @@ class TablePlanner:
             yield from listed.parquet(partition.last_word)
             return
         yield from listed.other(".squash_ts")
+        stored, versions = partition.rows, state.versions.in_partition(partition.timestamp)
         for column in state.meta.columns:
-            version = state.versions.find(partition.timestamp, column.index)
+            version = versions.find(column.index)
             if version is None:
                 continue
-            rows = partition.rows - version.top
+            rows = stored - version.top
             yield from listed.column(column, rows, version.name_txn)
             if self.lists_indexes and column.indexed and column.type.is_symbol and rows > 0:
                 yield from listed.indexes(column, version.name_txn)

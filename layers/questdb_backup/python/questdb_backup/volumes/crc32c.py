@@ -17,4 +17,5 @@ def raw_crc32c(data: bytes, crc: int = 0) -> int:
     ext4 and jbd2 pass ~0 (0xFFFFFFFF) or a seed and store the result as it is; XFS passes ~0 and stores
     the result inverted.
     """
-    return crc32c(data, crc ^ _MASK) ^ _MASK
+    found: int = extend(crc ^ _MASK, data)
+    return found ^ _MASK

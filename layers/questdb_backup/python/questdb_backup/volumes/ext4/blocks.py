@@ -34,6 +34,8 @@ class Overlay:
 
     def within(self, first: int, count: int) -> Sequence[int]:
         """The numbers of the blocks of a stretch that are here, rising."""
+        if not self._numbers:
+            return ()
         low = bisect_left(self._numbers, first)
         return self._numbers[low : bisect_left(self._numbers, first + count, low)]
 

@@ -136,7 +136,7 @@ class Ext4FileSystem:
                 yield Extent(0, len(content), 0, content)
             return
         width, size, overlay = self._superblock.block_size, inode.size, self._blocks.overlay
-        for run in self._runs(inode):
+        for run in runs_of(inode, self._superblock, self._blocks, self._inodes):
             if overlay.within(run.block, run.length):
                 yield from self._extents_of(run, size)
             else:
@@ -164,7 +164,7 @@ class Ext4FileSystem:
         if rest or not 0 < count <= self._superblock.block_count:
             raise damaged(f"directory {inode.number} has a size of {inode.size} bytes")
         following = 0
-        for start, first, length in self._runs(inode):
+        for start, first, length in runs_of(inode, self._superblock, self._blocks, self._inodes):
             if start != following:
                 break
             following += length
@@ -177,15 +177,8 @@ class Ext4FileSystem:
             return inline_content(inode)
         if inode.size < _SHORT_LINK and not inode.flags & EXTENTS:
             return inode.block_map[: inode.size]
-        return b"".join(self._blocks.block(run.block) for run in self._runs(inode))[: inode.size]
-
-    def _runs(self, inode: Inode) -> Iterable[Run]:
-        """The written blocks of an inode up to its size."""
         runs = runs_of(inode, self._superblock, self._blocks, self._inodes)
-        blocks = -(-inode.size // self._superblock.block_size)
-        if isinstance(runs, list) and runs[0].start + runs[0].length <= blocks:
-            return runs
-        return cut(runs, blocks)
+        return b"".join(self._blocks.block(run.block) for run in runs)[: inode.size]
 
     def _extents_of(self, run: Run, size: int) -> Iterator[Extent]:
         """The extents of a run: what the journal holds of it comes apart."""
@@ -205,14 +198,15 @@ class Ext4FileSystem:
 
 
 def runs_of(inode: Inode, superblock: Superblock, blocks: Blocks, inodes: Inodes) -> Iterable[Run]:
-    """All written blocks of an inode, in order, whatever its size; a list where they lie together."""
+    """The written blocks of an inode up to its size, in order."""
+    most = -(-inode.size // superblock.block_size)
     if not inode.flags & EXTENTS:
-        return merged(BlockPointers(superblock, blocks, inode.number).runs(inode.block_map))
+        return cut(merged(BlockPointers(superblock, blocks, inode.number).runs(inode.block_map)), most)
     if run := only_run(inode.block_map):
         superblock.check_blocks(run.block, run.length, "a file's only extent")
-        return [run]
+        return (run,) if run.start + run.length <= most else cut((run,), most)
     seed = partial(inodes.seed, inode.number, inode.node.generation)
-    return merged(ExtentTree(superblock, blocks, inode.number, seed).runs(inode.block_map))
+    return cut(merged(ExtentTree(superblock, blocks, inode.number, seed).runs(inode.block_map)), most)
 
 
 def _refuse_external_journal(superblock: Superblock) -> None:
@@ -232,6 +226,4 @@ def _replayed(superblock: Superblock, blocks: Blocks) -> Overlay:
     inode = inodes.get(superblock.journal_inode)
     if inode.node.kind is not EntryKind.FILE or inode.flags & INLINE_DATA or not inode.size:
         raise damaged("the journal's inode is no file")
-    length = -(-inode.size // superblock.block_size)
-    runs = tuple(cut(runs_of(inode, superblock, blocks, inodes), length))
-    return replay(blocks.device, superblock, runs)
+    return replay(blocks.device, superblock, tuple(runs_of(inode, superblock, blocks, inodes)))

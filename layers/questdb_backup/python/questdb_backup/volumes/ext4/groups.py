@@ -1,6 +1,7 @@
 """Group descriptors: chapters "Block Group Descriptors", "Meta Block Groups", "Block Groups"."""
 
 import struct
+from functools import cache
 
 from questdb_backup.volumes.crc32c import raw_crc32c
 from questdb_backup.volumes.ext4.blocks import Blocks
@@ -18,17 +19,11 @@ class Groups:
     def __init__(self, superblock: Superblock, blocks: Blocks) -> None:
         self._superblock = superblock
         self._blocks = blocks
-        self._tables: dict[int, int] = {}
         self._table_blocks = -(-superblock.inodes_per_group * superblock.inode_size // superblock.block_size)
+        self.inode_table = cache(self._inode_table)
 
-    def inode_table(self, group: int) -> int:
+    def _inode_table(self, group: int) -> int:
         """First block of a group's inode table. Raise DamagedVolumeError for a bad descriptor."""
-        table = self._tables.get(group)
-        if table is None:
-            table = self._tables[group] = self._read_table(group)
-        return table
-
-    def _read_table(self, group: int) -> int:
         raw = self._descriptor(group)
         self._check(group, raw)
         (table,) = struct.unpack_from("<I", raw, 0x8)

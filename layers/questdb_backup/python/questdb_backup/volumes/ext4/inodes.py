@@ -20,9 +20,10 @@ INLINE_DATA = 0x10000000
 BLOCK_MAP = slice(0x28, 0x64)
 """i_block: pointers, the root of an extent tree, a short symlink, or the begin of inline data."""
 BASE_SIZE = 128
-_FIELDS = struct.Struct("<H2xI4xi10xH4xI64xI4xI16xH2xI")
-"""i_mode, i_size_lo, i_ctime, i_links_count, i_flags, i_generation, i_size_high; i_extra_isize and
-i_ctime_extra, which are behind the first 128 bytes."""
+_FIELDS = struct.Struct("<H2xI4xi10xH4xI64xI4xI12xH2xHHI")
+"""i_mode, i_size_lo, i_ctime, i_links_count, i_flags, i_generation, i_size_high, i_checksum_lo;
+i_extra_isize, i_checksum_hi and i_ctime_extra, which are behind the first 128 bytes."""
+_NO_EXTRA = bytes(_FIELDS.size - BASE_SIZE)
 _EXTRA_CTIME_END = 8
 """i_extra_isize from which on i_ctime_extra is there: 30 bits of nanoseconds above 2 bits for the years
 from 2038 on."""
@@ -90,8 +91,13 @@ class Inodes:
     def read(self, number: int) -> Inode:
         """The inode of that number. Raise DamagedVolumeError where it is free, or not right."""
         raw = self._raw(number)
-        fields = raw if len(raw) > BASE_SIZE else raw + bytes(_FIELDS.size - BASE_SIZE)
-        mode, size, changed, links, flags, generation, size_high, extra, fine = _FIELDS.unpack_from(fields)
+        fields = _FIELDS.unpack_from(raw if len(raw) > BASE_SIZE else raw + _NO_EXTRA)
+        mode, size, changed, links, flags, generation, size_high, low, extra, high, fine = fields
+        if self._has_checksums:
+            is_long = extra >= _HIGH_CHECKSUM_END
+            found = _checksum(number, raw, self._superblock.checksum_seed, is_long=is_long)
+            if found != (high << 16 | low if is_long else low):
+                raise damaged(f"inode {number} fails its checksum")
         kind = _KINDS.get(stat.S_IFMT(mode))
         if kind is None or not links:
             raise damaged(f"inode {number} is in use, but it has mode {mode:#o} and {links} links")
@@ -115,18 +121,12 @@ class Inodes:
             raise damaged(f"inode {number} of {superblock.inode_count} is named")
         group, index = divmod(number - 1, superblock.inodes_per_group)
         table = self._groups.inode_table(group) * superblock.block_size
-        raw = self._blocks.read(table + index * superblock.inode_size, superblock.inode_size)
-        if self._has_checksums and not _is_good(number, raw, superblock.checksum_seed):
-            raise damaged(f"inode {number} fails its checksum")
-        return raw
+        return self._blocks.read(table + index * superblock.inode_size, superblock.inode_size)
 
 
-def _is_good(number: int, raw: bytes, seed: int) -> bool:
-    """Whether an inode fits its checksum, which is of its number and generation too."""
-    identity = number.to_bytes(4, "little") + raw[0x64:0x68]
-    if len(raw) > BASE_SIZE and int.from_bytes(raw[0x80:0x82], "little") >= _HIGH_CHECKSUM_END:
-        parts = (identity, raw[:0x7C], b"\0\0", raw[0x7E:0x82], b"\0\0", raw[0x84:])
-        found = raw_crc32c(b"".join(parts), seed).to_bytes(4, "little")
-        return found == raw[0x7C:0x7E] + raw[0x82:0x84]
-    found = raw_crc32c(b"".join((identity, raw[:0x7C], b"\0\0", raw[0x7E:])), seed).to_bytes(4, "little")
-    return found[:2] == raw[0x7C:0x7E]
+def _checksum(number: int, raw: bytes, seed: int, *, is_long: bool) -> int:
+    """What an inode's checksum has to be, which is of its number and generation too; 32 bits or 16."""
+    begin = number.to_bytes(4, "little"), raw[0x64:0x68], raw[:0x7C], b"\0\0"
+    if is_long:
+        return raw_crc32c(b"".join((*begin, raw[0x7E:0x82], b"\0\0", raw[0x84:])), seed)
+    return raw_crc32c(b"".join((*begin, raw[0x7E:])), seed) & 0xFFFF
