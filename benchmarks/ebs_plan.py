@@ -4,7 +4,8 @@ A root of one table with ten columns, a few rows in each file, goes into an ext4
 this host can loop-mount, else by ``mke2fs -d``, which scatters directories more. The stand-in serves a
 snapshot of it from a process of its own; a fresh process finds the root and plans a first backup as the
 step PlanBackup does: blocks come over HTTP, units go to a folder. ``plan``: from the first request to the
-last unit. ``process``: with the interpreter's start and all imports. Three times; the medians are printed.
+last unit. ``process``: with the interpreter's start and all imports. Seven times; the medians are printed,
+and the least of the plan: what others do on the machine only ever adds to it.
 """
 
 import json
@@ -28,7 +29,7 @@ from tests.support.loop_mounts import lacking
 DEFAULT_FILES = (5_500, 55_000)
 SIZE = 4 << 30
 """Of the volume, sparse."""
-ROUNDS = 3
+ROUNDS = 7
 
 
 def make_image(folder: Path, files: int) -> Path:
@@ -99,7 +100,7 @@ def plan(snapshot_id: str, store: Path) -> dict[str, Any]:
 
 
 def run(files: int, folder: Path) -> dict[str, float]:
-    """Everything for one number of files: the medians."""
+    """Everything for one number of files: the medians, and the least of the plan."""
     image, store = make_image(folder, files), folder / "store"
     rounds: list[dict[str, float]] = []
     with served_image(folder, image) as snapshot_id:
@@ -109,7 +110,8 @@ def run(files: int, folder: Path) -> dict[str, float]:
                 path.mkdir()
             command = [sys.executable, "-m", "benchmarks.ebs_plan", "--plan", snapshot_id, str(store)]
             rounds.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
-    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    medians = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    return {**medians, "least": min(each["plan"] for each in rounds)}
 
 
 def main() -> None:
@@ -118,7 +120,7 @@ def main() -> None:
         print(json.dumps(plan(sys.argv[2], Path(sys.argv[3]))))
         return
     sizes = [int(word) for word in sys.argv[1:]] or list(DEFAULT_FILES)
-    columns = ("files", "plan CPU s", "wall s", "process CPU s", "peak RSS MB", "units", "lists", "gets")
+    columns = ("files", "plan CPU s", "least", "wall s", "process CPU s", "peak RSS MB", "lists", "gets")
     print("  ".join(f"{name:>7}" for name in columns))
     for files in sizes:
         folder = Path(tempfile.mkdtemp(prefix="questdb-backup-plan-"))
@@ -127,8 +129,8 @@ def main() -> None:
         finally:
             shutil.rmtree(folder)
         print(
-            f"{files:>7,}  {found['plan']:>10.2f}  {found['wall']:>7.2f}  {found['process']:>13.2f}"
-            f"  {found['memory'] / 1e6:>11.0f}  {found['units']:>7.0f}  {found['list_requests']:>7.0f}"
+            f"{files:>7,}  {found['plan']:>10.2f}  {found['least']:>7.2f}  {found['wall']:>7.2f}"
+            f"  {found['process']:>13.2f}  {found['memory'] / 1e6:>11.0f}  {found['list_requests']:>7.0f}"
             f"  {found['get_requests']:>7.0f}",
             flush=True,
         )
