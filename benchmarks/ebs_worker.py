@@ -97,7 +97,7 @@ class Deployment:
     def upload(self) -> None:
         """Store all units, one after the other, as each Lambda stores one."""
         for item in self.items:
-            upload_partitions(self.services, self.run, item, 1)
+            upload_partitions(self.services, self.run, item, 1, workers=1)
 
     def blocks(self) -> list[int]:
         """The blocks that the units read."""

@@ -11,4 +11,5 @@ from questdb_backup.steps.upload import upload_partitions
 @lambda_handler
 def handler(event: Event, services: Services) -> dict[str, Any]:
     """See `upload_partitions`."""
-    return upload_partitions(services, Run.from_json(event["run"]), event["item"], event["attempt"])
+    run, item, attempt = Run.from_json(event["run"]), event["item"], event["attempt"]
+    return upload_partitions(services, run, item, attempt, workers=event["workers"])

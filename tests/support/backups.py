@@ -188,7 +188,7 @@ def back_up(services: Services, execution: str = "run-1", version: str | None = 
     run = Run.from_json(state["run"])
     plan = plan_backup(services, run, "frozen", version, None, 0)
     for unit in range(plan["units"]):
-        upload_partitions(services, run, {"unit": unit, "attempt": 0}, 0)
+        upload_partitions(services, run, {"unit": unit, "attempt": 0}, 0, workers=1)
     complete_backup(services, run, "frozen", plan, version, Fence(), None)
     release_lock(services, run)
     return run

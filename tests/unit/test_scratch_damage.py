@@ -27,7 +27,7 @@ def dead_run(chain: Chain) -> Run:
     run = Run.from_json(acquire_lock(services, "dead", {})["run"])
     plan = plan_backup(services, run, "frozen", VERSION, None, 0)
     for unit in range(plan["units"]):
-        upload_partitions(services, run, {"unit": unit, "attempt": 0}, 0)
+        upload_partitions(services, run, {"unit": unit, "attempt": 0}, 0, workers=1)
     release_lock(services, run)
     return run
 

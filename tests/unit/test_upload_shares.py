@@ -36,11 +36,11 @@ class Asked(MemoryDirectApi):
 )
 def test_a_unit_takes_the_share_of_one_worker(planned: dict[str, Any], workers: int) -> None:
     api = Asked()
-    services = replace(make_services(max_concurrency=16), make_direct=lambda: api)
+    services = replace(make_services(), make_direct=lambda: api)
     run = Run.from_json(acquire_lock(services, "run-1", {})["run"])
     unit = encode_unit(Unit(number=0, items=(), volumes=("snap-1",)))
     services.store.create(keys.unit(run.instance, run.backup_timestamp, 0, 0), unit)
-    upload_partitions(services, run, {"unit": 0, "attempt": 0, **planned}, 0)
+    upload_partitions(services, run, {"unit": 0, "attempt": 0, **planned}, 0, workers=16)
     assert api.workers == [workers]
 
 

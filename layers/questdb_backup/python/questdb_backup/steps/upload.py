@@ -16,14 +16,16 @@ from questdb_backup.steps.unit_worker import UnitWorker
 from questdb_backup.units import Unit, UnitResult, decode_unit, encode_result
 
 
-def upload_partitions(services: Services, run: Run, item: dict[str, Any], attempt: int) -> dict[str, Any]:
+def upload_partitions(
+    services: Services, run: Run, item: dict[str, Any], attempt: int, *, workers: int
+) -> dict[str, Any]:
     """Store one unit: packs, then the result object. Gives nothing: the result is beside the data.
 
-    Raise SourceFileError where a referenced file is missing or short, LeaseLostError where the run
-    has ended meanwhile.
+    ``workers``: how many such units may be stored at once. Raise SourceFileError where a referenced file
+    is missing or short, LeaseLostError where the run has ended meanwhile.
     """
     try:
-        _upload(services, run, item, attempt)
+        _upload(services, run, item, attempt, workers)
     except PermanentError as error:
         # Step Functions tells of a failed Map only that it failed; FailBackup finds the words here.
         services.status.record_error(run.instance, run.backup_timestamp, run.token, str(error))
@@ -31,7 +33,7 @@ def upload_partitions(services: Services, run: Run, item: dict[str, Any], attemp
     return {}
 
 
-def _upload(services: Services, run: Run, item: dict[str, Any], attempt: int) -> None:
+def _upload(services: Services, run: Run, item: dict[str, Any], attempt: int, workers: int) -> None:
     began = time.monotonic()
     check_lease(services, run)
     number = item["unit"]
@@ -42,7 +44,7 @@ def _upload(services: Services, run: Run, item: dict[str, Any], attempt: int) ->
         lambda index: keys.pack_name(run.backup_timestamp, number, attempt, index),
         lambda name, data: services.store.create(keys.pack(run.instance, name), data),
     )
-    with writer, _open_tree(services, run, unit, item) as tree:
+    with writer, _open_tree(services, run, unit, item, workers) as tree:
         worker = UnitWorker(services, run, number, known, writer, tree)
         items = worker.store(unit)
         writer.flush()
@@ -74,7 +76,9 @@ class CountedTree(Tree, Protocol):
 
 
 @contextmanager
-def _open_tree(services: Services, run: Run, unit: Unit, item: dict[str, Any]) -> Iterator[Tree]:
+def _open_tree(
+    services: Services, run: Run, unit: Unit, item: dict[str, Any], workers: int
+) -> Iterator[Tree]:
     """What the unit's files are read from: their stretches of EBS snapshots, their clones, or the root."""
     if not unit.volumes:
         cloned = item.get("cloned")
@@ -82,6 +86,5 @@ def _open_tree(services: Services, run: Run, unit: Unit, item: dict[str, Any]) -
         return
     from questdb_backup.ebs.unit_tree import UnitTree
 
-    most = services.config.max_concurrency
-    with UnitTree(services.direct, unit, workers=min(most, item.get("units", most))) as tree:
+    with UnitTree(services.direct, unit, workers=min(workers, item.get("units", workers))) as tree:
         yield tree
