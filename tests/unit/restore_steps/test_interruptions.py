@@ -1,15 +1,18 @@
 """A restore that was interrupted goes on where it was; nobody else's staging is taken."""
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from questdb_backup.errors import ConfigurationError, RestoreFailedError
+from questdb_backup.errors import BackupAbortedError, ConfigurationError, RestoreFailedError
 from questdb_backup.local.runner import run_restore
 from questdb_backup.restore import system
 from questdb_backup.restore.staging import Staging, restore_progress
 from questdb_backup.services import Services
+from questdb_backup.steps import complete_restore as complete_restore_step
 from questdb_backup.steps.complete_restore import complete_restore
 from questdb_backup.steps.download import download_partitions
 from questdb_backup.steps.plan_restore import plan_restore
@@ -64,6 +67,27 @@ def test_the_staging_of_another_backup_of_ours_is_started_anew(
     restore_by_steps(stored, {"root": str(new_root)}, "restore-2")
     assert (new_root / "db/quotes~2/sym.c").read_bytes() == b"newer"
     assert not (new_root / "db/quotes~2/2026-03-03/empty.d").exists()
+    assert not (new_root / STAGING).exists()
+
+
+def test_who_interrupts_the_last_step_is_told_that_the_database_is_in_place(
+    stored: Services, new_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = threading.Event()
+
+    def linger(_: object) -> list[str]:
+        placed.set()
+        time.sleep(1.0)  # a step that has begun goes on behind the stop
+        return []
+
+    def interrupt() -> None:
+        if placed.is_set():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(complete_restore_step, "_advice", linger)
+    with pytest.raises(BackupAbortedError, match="has the whole database in place"):
+        run_restore(stored, {"root": str(new_root)}, interrupt)
+    assert (new_root / "_restore").exists()
     assert not (new_root / STAGING).exists()
 
 

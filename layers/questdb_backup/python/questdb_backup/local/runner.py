@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 from questdb_backup import keys
@@ -21,6 +22,7 @@ from questdb_backup.local.workers import Task, Workers
 from questdb_backup.services import Services, logger
 from questdb_backup.status.base import LiveRun
 from questdb_backup.status.run_lock import RunLock, read_holder
+from questdb_backup.steps.complete_restore import is_restored
 from questdb_backup.steps.fail import as_error, error_text
 from questdb_backup.steps.run import keep_lease
 from questdb_backup.stores.base import ObjectStore
@@ -79,7 +81,12 @@ def run_restore(
     """One restore, followed to its end; give its result. Raise what it failed with."""
     workflow = _prepare("restore", services, request, new_holder())
     result = _follow(workflow, progress)
-    workflow.execution.join(60.0)
+    workflow.execution.join(60.0)  # a step that has begun is not ended by a stop
+    if result.status == "ABORTED" and is_restored(Path(request["root"])):
+        raise BackupAbortedError(
+            f"the restore was aborted in its last step: {request['root']} has the whole database in place",
+            "start the server on it, or remove it",
+        )
     return _output("restore", result)
 
 
