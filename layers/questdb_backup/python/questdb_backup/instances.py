@@ -17,6 +17,7 @@ from questdb_backup.errors import (
     PreconditionFailedError,
     StoreUnavailableError,
 )
+from questdb_backup.folders import sync_folder
 from questdb_backup.instance_name import is_instance_name, new_instance_name
 from questdb_backup.sealed import damaged, seal, unseal
 from questdb_backup.services import Services
@@ -221,8 +222,6 @@ def _name_of_root(store: ObjectStore, root: Path) -> str:
 def _write_name(root: Path, name: str, *, claim: bool) -> None:
     """Leave the name in the root, whole and durable; ``claim`` lets a file that is there stand."""
     import tempfile
-
-    from questdb_backup.restore.system import sync_folder
 
     path = root / NAME_FILE
     handle, temporary = tempfile.mkstemp(prefix=".backup_instance_name.", dir=path.parent)

@@ -16,10 +16,10 @@ from questdb_backup.errors import (
     RestoreFailedError,
     TargetNotEmptyError,
 )
+from questdb_backup.folders import sync_folder
 from questdb_backup.restore.contents import FAILED_FILE, FAILED_FOLDER
 from questdb_backup.restore.files import wrapped
 from questdb_backup.restore.staging import Staging
-from questdb_backup.restore.system import sync_folder
 from questdb_backup.restore_trigger import FILE_NAME, RestoreTrigger, parse_restore_trigger
 from questdb_backup.services import Services
 from questdb_backup.settings import Settings

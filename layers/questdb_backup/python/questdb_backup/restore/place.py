@@ -14,12 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from questdb_backup.errors import DamagedBackupError, RestoreFailedError, TargetNotEmptyError
+from questdb_backup.folders import sync_folder
 from questdb_backup.instances import NAME_FILE
 from questdb_backup.restore.contents import RESERVED, TRIGGER
 from questdb_backup.restore.files import names_in, wrapped
 from questdb_backup.restore.server_conf import set_rebuild
 from questdb_backup.restore.staging import TREE, Staging
-from questdb_backup.restore.system import rename_without_replacing, sync_folder
+from questdb_backup.restore.system import rename_without_replacing
 from questdb_backup.restore.target import check_database
 from questdb_backup.services import logger
 

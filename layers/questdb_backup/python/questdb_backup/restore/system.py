@@ -54,18 +54,6 @@ def sync_file_system(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def sync_folder(path: Path) -> None:
-    """Make the entries of a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NOT_HERE:
-            raise
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def locked(name: str, folder: int, *, exclusive: bool) -> Iterator[None]:
     """Hold an advisory lock on a file of the open directory; the kernel frees it when the process dies.

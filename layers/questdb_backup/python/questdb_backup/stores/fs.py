@@ -25,6 +25,7 @@ from questdb_backup.errors import (
     StoreNotFoundError,
     StoreUnavailableError,
 )
+from questdb_backup.folders import sync_folder
 from questdb_backup.page_cache import LEAST_BYTES, let_go
 from questdb_backup.stores.base import Data, StoredObject, Versioned
 from questdb_backup.stores.fs_lock import locked
@@ -37,7 +38,6 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _IN_THE_WAY = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-_NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP}
 
 
 class FsObjectStore:
@@ -216,7 +216,7 @@ class FsObjectStore:
             # Not exist_ok: where another removes it at that moment it says "exists" of what is gone.
             with suppress(FileExistsError):
                 folder.mkdir()
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
         self._synced.add(folder)
 
     def _put(self, path: Path, put: Callable[[], object]) -> None:
@@ -236,7 +236,7 @@ class FsObjectStore:
     def _make_durable(self, path: Path) -> None:
         """Sync the folder of the file; another may have deleted both by now."""
         with suppress(FileNotFoundError):
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def _remove_empty(self, folder: Path) -> None:
         """Remove the folder and those above it, as far as they are empty; never ``root``."""
@@ -319,17 +319,6 @@ def _write_all(descriptor: int, data: Data) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _is_empty(folder: Path) -> bool:
