@@ -300,6 +300,18 @@ def test_a_list_of_changes_that_takes_too_long_for_a_step_is_given_up(
     assert server.calls.count("ListChangedBlocks") == 3
 
 
+def test_the_lists_of_changes_of_several_volumes_share_that_time(
+    server: EbsStandin, api: BotoDirectApi, snapshot: str, time: Time
+) -> None:
+    server.faults.run("ListChangedBlocks", lambda: time.sleep(160.0), times=None)
+    plan = api.counting()
+    for _ in range(2):
+        assert list(plan.list_changed(snapshot, snapshot)) == []
+    with pytest.raises(SnapshotError, match="more than 300 s"):
+        list(plan.list_changed(snapshot, snapshot))
+    assert list(api.counting().list_changed(snapshot, snapshot)) == []
+
+
 @pytest.mark.parametrize(
     ("code", "status", "reason", "expected"),
     [

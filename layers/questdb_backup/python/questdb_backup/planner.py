@@ -1,6 +1,7 @@
 """Cuts a source into units of work, and leaves out what is stored already."""
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -170,12 +171,13 @@ class Planner:
             spent=tuple(sorted(self.spent.intersection(name for shard in base for name in shard.packs))),
         )
 
-    def _shards(self, stretches: dict[str, tuple[str, str]]) -> Iterator[ShardRef]:
+    def _shards(self, stretches: dict[str, list[str]]) -> Iterator[ShardRef]:
         """Shards of the previous backup with the same stretches of the same tables."""
-        for name, (first, last) in stretches.items():
+        for name, partitions in stretches.items():
             if name in self._tables:
                 for shard in self._tables[name].shards:
-                    if shard.first <= last and first <= shard.last and shard.key not in self.spent:
+                    at = bisect_left(partitions, shard.first)
+                    if at < len(partitions) and partitions[at] <= shard.last and shard.key not in self.spent:
                         yield shard
 
 
@@ -196,14 +198,13 @@ def _note(settled: Settled, share: tuple[UnitItem, ...], number: int) -> None:
             settled[item.table].note(item, number)
 
 
-def _stretches(items: tuple[UnitItem, ...]) -> dict[str, tuple[str, str]]:
-    """First and last partition that is read, by table."""
-    found: dict[str, tuple[str, str]] = {}
+def _stretches(items: tuple[UnitItem, ...]) -> dict[str, list[str]]:
+    """The partitions that are read, by table, in order."""
+    found: dict[str, set[str]] = {}
     for item in items:
         if isinstance(item, UnitGroup):
-            first, last = found.get(item.table, (item.partition, item.partition))
-            found[item.table] = (min(first, item.partition), max(last, item.partition))
-    return found
+            found.setdefault(item.table, set()).add(item.partition)
+    return {table: sorted(partitions) for table, partitions in found.items()}
 
 
 def _encode_tables(tables: Iterator[PlannedTable]) -> bytes:

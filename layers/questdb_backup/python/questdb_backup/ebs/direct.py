@@ -34,8 +34,9 @@ CHECKSUM_ATTEMPTS = 4
 UNSEEN_SECONDS = 60.0
 """For so long after EC2 calls a snapshot completed the direct APIs may not know it (awslabs/coldsnap#141)."""
 CHANGED_SECONDS = 300.0
-"""What ListChangedBlocks may take: its pages go by the written blocks, 10,000 (5 GiB) a page, one after the
-other, even where nothing has changed ("Read Amazon EBS snapshots" in the Amazon EBS User Guide)."""
+"""What ListChangedBlocks may take, of all volumes of a plan together: its pages go by the written blocks,
+10,000 (5 GiB) a page, one after the other, even where nothing has changed ("Read Amazon EBS snapshots" in the
+Amazon EBS User Guide)."""
 _RELISTS = 3
 
 _T = TypeVar("_T")
@@ -120,6 +121,7 @@ class BotoDirectApi:
         self._lock = threading.Lock()
         self._counters = DirectCounters()
         self._sizes: dict[str, int] = {}
+        self._changed_until: float | None = None
 
     @property
     def counters(self) -> DirectCounters:
@@ -131,6 +133,7 @@ class BotoDirectApi:
         """As DirectApi says: the same connections and clock; a share of the rate has its own bucket."""
         view = copy(self)
         view._counters = DirectCounters()
+        view._changed_until = None
         if workers > 1 and self._bucket.rate is not None:
             share = self._bucket.rate / workers
             view._bucket = TokenBucket(share, monotonic=self._monotonic, sleep=self._sleep)
@@ -163,8 +166,9 @@ class BotoDirectApi:
 
     def list_changed(self, first_snapshot_id: str, second_snapshot_id: str) -> Iterator[int]:
         """As DirectApi says."""
-        until = self._monotonic() + CHANGED_SECONDS
-        ask = partial(self._changed_page, first_snapshot_id, second_snapshot_id, until)
+        if self._changed_until is None:
+            self._changed_until = self._monotonic() + CHANGED_SECONDS
+        ask = partial(self._changed_page, first_snapshot_id, second_snapshot_id, self._changed_until)
         for page in _pages(ask, 0, MAX_RESULTS, "ChangedBlocks"):
             yield from (item["BlockIndex"] for item in page)
 

@@ -10,14 +10,8 @@ from questdb_backup.clock import format_timestamp, parse_timestamp
 from questdb_backup.ebs.base import DirectApi, VolumeSnapshot
 from questdb_backup.ebs.blocks import BaseDevice, SnapshotDevice
 from questdb_backup.ebs.root import ServerRoot, open_server_root
-from questdb_backup.ebs.unchanged import ChangedBlocks, KnownFiles, Locator
-from questdb_backup.errors import (
-    ConfigurationError,
-    DamagedVolumeError,
-    SnapshotError,
-    SourceFileError,
-    UnsupportedVolumeError,
-)
+from questdb_backup.ebs.unchanged import NOT_COMPARED, ChangedBlocks, KnownFiles, Locator
+from questdb_backup.errors import SnapshotError, SourceFileError
 from questdb_backup.instances import record_data_id
 from questdb_backup.manifest import Manifest, read_shard
 from questdb_backup.services import Services, logger
@@ -26,13 +20,6 @@ from questdb_backup.source.listing import CHECKPOINT
 from questdb_backup.source.path import CheckpointSource
 from questdb_backup.steps.run import Run
 
-_NOT_COMPARED = (
-    SnapshotError,
-    SourceFileError,
-    DamagedVolumeError,
-    UnsupportedVolumeError,
-    ConfigurationError,  # a mount's name that meant nothing yet
-)
 _SLACK_SECONDS = 5.0
 _MOST_CHANGED = 4 << 20
 """Blocks, 2 TiB of them: where more have changed, comparing would save little and cost memory."""
@@ -132,6 +119,10 @@ def _locator(
     earlier = _base_snapshots(snapshots, base)
     if base is None or earlier is None:
         return everything
+    if base.server_root != root.path:
+        # A copy of the database may stand here in both snapshots, unchanged, but it was not what was stored.
+        logger.info("the root was at %s then: everything is read", base.server_root)
+        return everything
     try:
         changed = [
             ChangedBlocks(islice(api.list_changed(then.snapshot_id, now.snapshot_id), _MOST_CHANGED + 1))
@@ -151,7 +142,7 @@ def _locator(
             server_root=root.path,
             mounts=services.config.ebs_mounts,
         )
-    except _NOT_COMPARED as error:
+    except (*NOT_COMPARED, SnapshotError) as error:
         logger.warning("the snapshots of %s cannot be compared with: %s", base.backup_timestamp, error)
         return everything
     tables = {table.table: table for table in base.tables}

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from questdb_backup.ebs.base import BLOCK_BYTES
-from questdb_backup.errors import ConfigurationError, DamagedBackupError, SourceFileError
+from questdb_backup.errors import (
+    ConfigurationError,
+    DamagedBackupError,
+    DamagedVolumeError,
+    SnapshotError,
+    SourceFileError,
+    UnsupportedVolumeError,
+)
 from questdb_backup.manifest import Entry, Group, ShardRef, TableRef
 from questdb_backup.packs import ChunkRef
 from questdb_backup.services import logger
@@ -24,6 +31,14 @@ from questdb_backup.volumes.tree import VolumeTree
 
 Range = tuple[int, int]
 """First byte, and the byte behind the last."""
+
+NOT_COMPARED = (
+    SourceFileError,
+    DamagedVolumeError,
+    UnsupportedVolumeError,
+    ConfigurationError,  # a mount's name that meant nothing yet
+)
+"""What is wrong with the previous backup's volumes: no reason to fail, what they held is read again."""
 
 
 class ChangedBlocks:
@@ -230,8 +245,15 @@ class Locator:
             if self.base.stat(file.path).size < entry.size:
                 return
             before = cut_extents(self.base.extents(file.path), 0, entry.size)
-        except (OSError, ConfigurationError, SourceFileError):
-            return  # it was somewhere else then
+        except OSError:
+            return  # it was not there, or somewhere else
+        except NOT_COMPARED as error:
+            logger.info("%s is read again, it cannot be compared: %s", file.path, error)
+            return
+        except SnapshotError as error:
+            logger.warning("what follows is read again: %s", error)
+            self.base = None
+            return
         size = min(entry.size, file.size)
         ranges = unchanged_ranges(extents, before, self.changed, size)
         yield from kept_stretches(entry.chunks, ranges, self.spent)
