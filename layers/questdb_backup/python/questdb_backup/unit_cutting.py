@@ -111,7 +111,8 @@ def cut_piece(piece: UnitFile, start: int, end: int) -> UnitFile:
     if (start, end) == (piece.start, piece.file.size):
         return piece
     extents = cut_extents(piece.extents, start, end)
-    return piece._replace(file=piece.file._replace(size=end), start=start, extents=extents)
+    grows = piece.file.grows and end == piece.file.size
+    return piece._replace(file=piece.file._replace(size=end, grows=grows), start=start, extents=extents)
 
 
 def cut_extents(extents: tuple[DiskExtent, ...], start: int, end: int) -> tuple[DiskExtent, ...]:

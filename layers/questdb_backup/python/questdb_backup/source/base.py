@@ -56,8 +56,10 @@ class PlannedFile(NamedTuple):
     """One file or directory to store. A named tuple, as there are so many: it is made in a third of the time.
 
     ``exact``: the checkpoint's rows need all ``size`` bytes, so a shorter or missing file fails the
-    backup. Not exact: a live file (configuration, WAL, ``_tab_index.d``): stored as far as it goes up
-    to ``size``; where ``required`` is false it may vanish too. ``column_type`` is QuestDB's type name
+    backup. Not exact: a live file (configuration, WAL, ``_tab_index.d``): stored as far as it goes; where
+    ``required`` is false it may vanish too. ``grows``: to the end that it has when it is read, which may
+    lie behind ``size``: a head that the server wrote meanwhile counts what stands there, and QuestDB maps
+    what the head says. ``column_type`` is QuestDB's type name
     in lower case for a column's data file (a hint for codecs), ``aux`` for the fixed-width index of a
     variable-size column, ``symbol`` for a symbol file, None otherwise. ``link``: the directory stands
     behind this symlink (information only).
@@ -71,6 +73,7 @@ class PlannedFile(NamedTuple):
     required: bool = True
     column_type: str | None = None
     link: str | None = None
+    grows: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

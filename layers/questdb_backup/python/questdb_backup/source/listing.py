@@ -116,6 +116,7 @@ def live_file(
         exact=False,
         required=required,
         column_type=column_type,
+        grows=True,
     )
 
 

@@ -117,13 +117,15 @@ class TablePlanner:
         path = f"{DB}/{table.directory}"
         yield from self._copies(table)
         yield directory(self.tree, path, linked=self._is_linked(table))
-        for entry in entries:
-            if entry.kind is EntryKind.FILE and _is_kept(entry.name):
-                yield live_file(f"{path}/{entry.name}", entry)
+        symbols: tuple[PlannedFile, ...] = ()
         if table.state is not None:
-            yield from symbol_files(
-                self.tree, path, table.state, {entry.name: entry for entry in entries}, self.lists_indexes
-            )
+            known = {entry.name: entry for entry in entries}
+            symbols = tuple(symbol_files(self.tree, path, table.state, known, self.lists_indexes))
+        listed = {file.path for file in symbols}  # a column's name may begin with an underscore, too
+        for entry in entries:
+            if entry.kind is EntryKind.FILE and _is_kept(entry.name) and f"{path}/{entry.name}" not in listed:
+                yield live_file(f"{path}/{entry.name}", entry)
+        yield from symbols
         if table.last_txn is not None:
             yield from sequencer_files(self.tree, table.directory, table.last_txn)
             yield from self._wal(table, entries)

@@ -171,11 +171,12 @@ class UnitWorker:
 
     def _chunks(self, piece: UnitFile) -> Iterator[memoryview]:
         """The piece in chunks; raise where an exact file is shorter than its rows need."""
-        file, found = piece.file, piece.start
-        if found == file.size:
-            self._tree.stat(file.path)
+        file, found, end = piece.file, piece.start, piece.file.size
+        if file.grows or found == end:
+            size = self._tree.stat(file.path).size  # which tells where it is gone, too
+            end = max(end, size) if file.grows else end
         read, width = partial(self._read_into, file.path), row_width(file.column_type)
-        for plain in chunks(read, self._take, found, file.size, width):
+        for plain in chunks(read, self._take, found, end, width):
             found += len(plain)
             yield plain
         if file.exact and found < file.size:

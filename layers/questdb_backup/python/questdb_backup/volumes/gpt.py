@@ -32,12 +32,12 @@ def read_gpt(device: Device) -> PartitionTable | None:
     A backup alone, with no trace of a primary, is left over from an older use of the disk: it does not count.
     Raise DamagedVolumeError where both are damaged.
     """
+    if not _is_protected(device):
+        return None
     traces = [sector for sector in _SECTORS if read_clipped(device, sector, 8) == _SIGNATURE]
     for sector in traces:
         if slots := _read_table(device, sector, 1):
             return slots
-    if not traces and not _is_protected(device):
-        return None
     for sector in traces or _SECTORS:
         for place in _backup_places(device, sector):
             if slots := _read_table(device, sector, place):
@@ -71,7 +71,7 @@ def _read_table(device: Device, sector: int, place: int) -> PartitionTable | Non
     if len(raw) != header.count * header.entry_size or zlib.crc32(raw) != header.checksum:
         return None
     slots = (
-        _slot(number + 1, raw[number * header.entry_size :][: _ENTRY.size], sector)
+        _slot(number + 1, raw[number * header.entry_size : number * header.entry_size + _ENTRY.size], sector)
         for number in range(header.count)
     )
     return PartitionTable(scheme="GPT", slots=tuple(slot for slot in slots if slot is not None))

@@ -49,7 +49,7 @@ def replay(device: Device, superblock: Superblock, runs: Sequence[Run]) -> Overl
     journal = parse_journal_superblock(log.read(0)[:SUPERBLOCK_SIZE], superblock.block_size, log.block_count)
     if not journal.start:
         return Overlay(device, superblock.block_size, {})
-    scan = _Scan(log, journal, superblock.block_count)
+    scan = _Scan(log, journal, device.size // superblock.block_size)
     scan.run()
     _refuse_fast_commit(log, journal, scan.sequence)
     return _replayed(log, journal, scan, superblock)
@@ -194,7 +194,7 @@ def _replayed(log: _Log, journal: JournalSuperblock, scan: _Scan, superblock: Su
         for at, tag in _logged(log, journal, place):
             if scan.revoked.get(tag.block, -1) >= ordinal:
                 continue
-            if not tag.block < superblock.block_count:
+            if not tag.block < log.device.size // log.block_size:
                 raise damaged(
                     f"the journal holds block {tag.block}, the last one is {superblock.block_count - 1}"
                 )

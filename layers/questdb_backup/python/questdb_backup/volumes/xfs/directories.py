@@ -96,6 +96,8 @@ class Directories:
                     raise _damaged(folder, "a free stretch of no length")
                 at += length
                 continue
+            if at + _ENTRY.size > end:
+                raise _damaged(folder, "an entry is cut short")
             number, name_bytes = _ENTRY.unpack_from(block, at)
             name_at = at + _ENTRY.size
             at = at + (_ENTRY.size + name_bytes + self._type_bytes + 2 + 7) // 8 * 8

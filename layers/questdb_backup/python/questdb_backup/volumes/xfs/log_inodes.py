@@ -8,10 +8,11 @@ the host.
 import struct
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from questdb_backup.errors import DamagedVolumeError
 from questdb_backup.volumes.xfs.extents import BLOCK_HEADER, RECORD_BYTES, ROOT_HEADER
-from questdb_backup.volumes.xfs.inodes import CORE_BYTES, INODE_MAGIC, fork_bytes
+from questdb_backup.volumes.xfs.inodes import BIG_TIME, CORE_BYTES, INODE_MAGIC, fork_bytes
 from questdb_backup.volumes.xfs.log_items import Item
 from questdb_backup.volumes.xfs.overlay import ReplayedDevice
 from questdb_backup.volumes.xfs.superblock import DAMAGE_HINT, SECTOR, Superblock
@@ -24,6 +25,7 @@ _STORED = struct.Struct(">" + _FIELDS)
 _LOGGED_MAGIC = int.from_bytes(INODE_MAGIC, "big")
 _FORK_OFFSET_AT, _LSN_AT = 82, 112
 _NEVER = 0xFFFFFFFFFFFFFFFF
+_TIMES, _FLAGS2 = (11, 12, 13, 32), 29
 _CREATE = struct.Struct(">IIIIII")
 _CREATE_AT = 4
 _MOST_CREATED = 128
@@ -69,7 +71,7 @@ def replay_inode(
     core = _LOGGED.unpack_from(item.regions[1])
     if core[0] != _LOGGED_MAGIC or core[2] != 3:
         raise _damaged(inode.number)
-    device.write(offset, _STORED.pack(*core))
+    device.write(offset, _STORED.pack(*_stored_times(core)))
     room = fork_bytes(superblock.inode_bytes, item.regions[1][_FORK_OFFSET_AT])
     if inode.fields & (_DATA | _EXTENTS | _ROOT):
         fork = item.regions[2] if len(item.regions) > 2 else b""
@@ -78,6 +80,15 @@ def replay_inode(
         if len(fork) > room:
             raise _damaged(inode.number)
         device.write(offset + CORE_BYTES, fork)
+
+
+def _stored_times(core: tuple[Any, ...]) -> list[Any]:
+    """Without bigtime a time is two numbers of 32 bits, each in the order of bytes of the host."""
+    found = list(core)
+    if not found[_FLAGS2] & BIG_TIME:
+        for at in _TIMES:
+            found[at] = found[at] >> 32 | (found[at] & 0xFFFFFFFF) << 32
+    return found
 
 
 def _stored_root(logged: bytes, room: int, number: int) -> bytes:

@@ -106,21 +106,21 @@ class _Growing:
     def __init__(self, lsn: int, wanted: Wanted) -> None:
         self._transaction = Transaction(lsn)
         self._wanted = wanted
-        self._partial = b""
+        self._partial = bytearray()
         self._begun = False
         self._regions: list[bytes] | None = None
         self._missing = 0
 
     def add(self, part: bytes, flags: int) -> None:
         """Add what an operation brings."""
-        if self._partial:
-            if not flags & _CONTINUED:
-                raise _damaged(self._transaction.lsn)
-            part = self._partial + part
-            self._partial = b""
-        if flags & _CONTINUES:
-            self._partial = part
-        elif not self._begun:
+        if self._partial and not flags & _CONTINUED:
+            raise _damaged(self._transaction.lsn)
+        if self._partial or flags & _CONTINUES:
+            self._partial += part
+            if flags & _CONTINUES:
+                return
+            part, self._partial = bytes(self._partial), bytearray()
+        if not self._begun:
             self._begin(part)
         elif self._missing:
             self._missing -= 1

@@ -17,7 +17,7 @@ from questdb_backup.volumes.xfs.log_inodes import InodeFormat, replay_inode, rep
 from questdb_backup.volumes.xfs.log_items import Item, ItemKind, Transaction, transactions
 from questdb_backup.volumes.xfs.log_records import LogRegion
 from questdb_backup.volumes.xfs.overlay import ReplayedDevice
-from questdb_backup.volumes.xfs.superblock import DAMAGE_HINT, Superblock
+from questdb_backup.volumes.xfs.superblock import DAMAGE_HINT, Superblock, read_superblock
 
 _MAPPING_INTENTS = {
     ItemKind.MAP_INTENT: ItemKind.MAP_DONE,
@@ -118,6 +118,8 @@ class _Replay:
                 buffer = BufferFormat.parse(item.regions[0])
                 if not buffer.is_cancel and not self._cancelled[buffer.key]:
                     replay_buffer(self._device, self._superblock, item, buffer, transaction.lsn)
+                    if buffer.address == 0:
+                        self._superblock = read_superblock(self._device, sealed=False)
         for item in transaction.items:
             if item.kind == ItemKind.INODE:
                 inode = InodeFormat.parse(item.regions[0])
