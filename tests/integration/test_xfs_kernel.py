@@ -11,12 +11,21 @@ from pathlib import Path
 import pytest
 
 from questdb_backup.errors import DamagedVolumeError, UnsupportedVolumeError
+from questdb_backup.source.base import EntryKind
 from questdb_backup.volumes.base import ImageDevice
 from questdb_backup.volumes.xfs.filesystem import XfsFileSystem
 from questdb_backup.volumes.xfs.log_bounds import find_bounds
 from questdb_backup.volumes.xfs.log_records import LogRegion
 from questdb_backup.volumes.xfs.superblock import read_superblock
-from tests.support.busy_volumes import BusyVolume, busy_volume, clone, reflink_folder, run, view_of_kernel
+from tests.support.busy_volumes import (
+    BusyVolume,
+    busy_volume,
+    clone,
+    mounted,
+    reflink_folder,
+    run,
+    view_of_kernel,
+)
 from tests.support.loop_mounts import needs_loop_mounts
 from tests.support.torn_logs import TEARS, Burst, burst_between, tear
 from tests.support.volume_views import View, differences, view_of
@@ -99,6 +108,31 @@ def test_a_busy_volume_reads_as_the_kernel_reads_it(outer: Path, variant: Varian
             assert settled.keys() <= seen.keys()
             compared += len(seen)
     print(f"{variant.name}: {compared} entries are as the kernel has them")
+
+
+@pytest.mark.parametrize("big_time", [0, 1])
+def test_times_of_replayed_inodes_are_as_the_kernel_has_them(outer: Path, big_time: int) -> None:
+    """By them a plan tells whether the checkpoint in a snapshot is the one that was held."""
+    mkfs = ("mkfs.xfs", "-q", "-f", "-m", f"bigtime={big_time}")
+    with busy_volume(outer, mkfs, size=400 << 20, fsync=True) as volume:
+        time.sleep(0.5)
+        image = volume.snapshot()
+        volume.stop.set()
+        scratch = clone(image, image.with_suffix(".times"))
+        with mounted(scratch, image.with_suffix(".seen"), "nouuid") as folder:
+            expected = {str(path.relative_to(folder)): path.lstat().st_ctime for path in folder.rglob("*")}
+        with closing(ImageDevice(image)) as device:
+            files = XfsFileSystem.open(device)
+            assert files.was_dirty
+            got, waiting = dict[str, float](), [("", files.root)]
+            while waiting:
+                above, parent = waiting.pop()
+                for name, node in files.entries(parent):
+                    got[f"{above}{name}"] = node.changed_at
+                    if node.kind is EntryKind.DIRECTORY:
+                        waiting.append((f"{above}{name}/", node))
+    assert got == pytest.approx(expected, abs=1e-6)
+    assert len(got) > 10
 
 
 @pytest.mark.parametrize("variant", _TORN, ids=lambda variant: variant.name)

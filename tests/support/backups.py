@@ -20,6 +20,7 @@ from questdb_backup.restore.request import Restore
 from questdb_backup.services import Config, Services
 from questdb_backup.shards import ShardCutter
 from questdb_backup.source.base import EntryKind, GroupOutline, PlannedFile, PlannedTable, Tree, TreeEntry
+from questdb_backup.source.listing import live_file
 from questdb_backup.status.memory import MemoryStatusStore
 from questdb_backup.steps.complete import complete_backup
 from questdb_backup.steps.complete_restore import complete_restore
@@ -120,6 +121,8 @@ class FolderSource:
 
     def _file(self, path: str) -> PlannedFile:
         entry = self._tree.stat(path)
+        if path.startswith("conf/"):
+            return live_file(path, entry)
         return PlannedFile(path=path, kind=entry.kind, mode=entry.mode, size=entry.size, exact=True)
 
 

@@ -8,10 +8,11 @@ holds many chunks ends sooner.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain, groupby
+from itertools import chain, groupby, pairwise
 from operator import attrgetter
 
 from questdb_backup.codec import digest_of
+from questdb_backup.errors import SourceFileError
 from questdb_backup.manifest import Entry, Group, KeptShard, ShardRef, encode_group, fold_signatures
 
 PARTITIONS_PER_SHARD = 32
@@ -51,6 +52,12 @@ class ShardCutter:
         groups, self._groups, self._chunks = self._groups, [], 0
         if not groups:
             return None
+        for group in groups:
+            if path := named_twice(group):
+                raise SourceFileError(
+                    f"the backup would name '{path}' twice, and could not be restored",
+                    "this is a fault of questdb-backup: report it with the table's definition",
+                )
         plain = b"".join(encode_group(group) for group in groups)
         digest = digest_of(plain)
         files = [entry for group in groups for entry in group.entries if entry.kind == "f"]
@@ -67,6 +74,14 @@ class ShardCutter:
             signatures=fold_signatures((group.partition, group.signature) for group in groups),
             packs=_pack_bytes(files),
         )
+
+
+def named_twice(group: Group) -> str | None:
+    """A path that two entries of the group have; None where each has its own."""
+    if len({entry.path for entry in group.entries}) == len(group.entries):
+        return None
+    paths = sorted(entry.path for entry in group.entries)
+    return next(path for path, following in pairwise(paths) if path == following)
 
 
 def _pack_bytes(files: list[Entry]) -> dict[str, int]:

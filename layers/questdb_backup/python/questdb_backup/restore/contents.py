@@ -14,6 +14,7 @@ from questdb_backup.errors import DamagedBackupError
 from questdb_backup.instances import NAME_FILE
 from questdb_backup.manifest import Entry, Group, ShardRef, TableRef, read_shard
 from questdb_backup.packs import ChunkRef
+from questdb_backup.shards import named_twice
 from questdb_backup.stores.base import ObjectStore
 from questdb_backup.unit_cutting import UNIT_BYTES, UNIT_FILES
 
@@ -178,6 +179,8 @@ def read_groups(store: ObjectStore, shard: ShardRef) -> Iterator[Group]:
     files = size = 0
     try:
         for group in read_shard(store, shard):
+            if path := named_twice(group):
+                raise DamagedBackupError(f"it names '{path}' twice", "take another backup")
             for entry in group.entries:
                 if entry.kind == "f":
                     files, size = files + 1, size + entry.size
