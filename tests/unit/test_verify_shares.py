@@ -110,7 +110,7 @@ def test_the_report_is_told_in_words(stored: Services) -> None:
     assert words[0] == "share 2/3 of the data read"
     assert words[1].startswith("last read: 2/3 2026-")
     assert words[2] == "not yet read: 1/3, 3/3"
-    assert str(verify(stored, INSTANCE, None, (1, 1)).read_data) == "all data read"
+    assert str(verify(stored, INSTANCE, None, (1, 1)).read_data) == "all data that is there was read"
 
 
 def test_a_share_of_one_backup_is_no_share_of_all(stored: Services) -> None:

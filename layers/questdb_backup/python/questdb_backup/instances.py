@@ -20,7 +20,7 @@ from questdb_backup.errors import (
 from questdb_backup.folders import sync_folder
 from questdb_backup.instance_name import is_instance_name, new_instance_name
 from questdb_backup.sealed import damaged, seal, unseal
-from questdb_backup.services import Services
+from questdb_backup.services import Services, logger
 from questdb_backup.stores.base import ObjectStore
 
 NAME_FILE = "db/.backup_instance_name"
@@ -67,9 +67,17 @@ def resolve_instance(services: Services) -> Instance:
     name = config.instance_name
     if name is None and config.source == "frozen" and root and read_name(root) is None:
         name = _name_by_data_id(read_instances(services.store)[0], data_id)
+    named = read_name(root) if root else None
     name = name or (_name_of_root(services.store, root) if root else None)
     for _ in range(_TRIES):
         known, version = read_instances(services.store)
+        if named is not None and named not in {entry.name for entry in known}:
+            logger.warning(
+                "%s has nothing of instance %s, which the root names: a whole backup is made. Hint: where it"
+                " had backups, see that the disk is mounted and the store is the right one",
+                services.store.location,
+                named,
+            )
         instance = _choose(known, name, data_id, config.stack_id)
         if instance in known or _register(services.store, known, version, instance):
             if root and read_name(root) != instance.name:

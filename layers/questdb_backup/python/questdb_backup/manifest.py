@@ -19,6 +19,7 @@ from questdb_backup.packs import ChunkRef, PackInfo
 from questdb_backup.stores.base import ObjectStore
 
 FORMAT = 1
+_HINT = "an older backup may be whole: `questdb-backup check` tells, `restore --timestamp` takes it"
 _SHARD_LIMIT = 1 << 30  # bytes of a shard's lines that are ever decompressed
 
 
@@ -165,9 +166,9 @@ def read_manifest(store: ObjectStore, ref: ManifestRef) -> Manifest:
     try:
         data = store.get(ref.key)
     except ObjectNotFoundError as error:
-        raise DamagedBackupError(f"manifest {ref.key} is missing from {store.location}") from error
+        raise DamagedBackupError(f"manifest {ref.key} is missing from {store.location}", _HINT) from error
     if digest_of(data) != ref.digest:
-        raise DamagedBackupError(f"manifest {ref.key} does not match its digest in the catalog")
+        raise DamagedBackupError(f"manifest {ref.key} does not match its digest in the catalog", _HINT)
     return decode_manifest(data, ref.key)
 
 
@@ -266,10 +267,10 @@ def read_shard(store: ObjectStore, shard: ShardRef) -> Iterator[Group]:
     try:
         plain = decompress_text(store.get(shard.key), limit=min(shard.plain_size, _SHARD_LIMIT))
     except ObjectNotFoundError as error:
-        raise DamagedBackupError(f"shard {shard.key} is missing from {store.location}") from error
+        raise DamagedBackupError(f"shard {shard.key} is missing from {store.location}", _HINT) from error
     except DamagedBackupError as error:
         raise DamagedBackupError(f"shard {shard.key}: {error.fact}") from error
     if digest_of(plain) != shard.digest:
-        raise DamagedBackupError(f"shard {shard.key} does not match its digest in the manifest")
+        raise DamagedBackupError(f"shard {shard.key} does not match its digest in the manifest", _HINT)
     for line in plain.splitlines(keepends=True):
         yield decode_group(line)

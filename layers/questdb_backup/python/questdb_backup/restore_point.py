@@ -25,7 +25,8 @@ def choose_instance(names: Sequence[str], asked: str | None) -> str:
     if not options:
         raise NoRestorePointError(
             "nothing is stored here: the store holds no backup instance",
-            "check the bucket and the root in backup.object.store",
+            "check the bucket and the root in backup.object.store; where it held backups,"
+            " `questdb-backup check` tells what is lost",
         )
     listed = f"the store holds {', '.join(options)}"
     if asked is None:
@@ -101,7 +102,8 @@ def judge_server_version(recorded: str | None, wanted: str | None, *, force: boo
     if force:
         return [f"{problem}; forced"]
     raise VersionMismatchError(
-        problem, f"start QuestDB {recorded} or a newer {have[0]}.x on the restored root, or force the restore"
+        problem,
+        f"start QuestDB {recorded} or a newer {have[0]}.x on the restored root, or restore with --force",
     )
 
 

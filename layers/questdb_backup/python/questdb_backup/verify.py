@@ -91,6 +91,8 @@ def verify(
         return Report(problems=[str(error)])  # an instance that is known has a catalog
     if timestamp is not None:
         rows = [choose_restore_point(rows, timestamp)]
+    if not rows:
+        return Report(problems=[f"instance {instance} has no complete backup"])
     report = _Check(services, instance).run(rows, share)
     if share is not None and timestamp is None:
         report.read_data = remember_share(services, instance, share, {row.backup_timestamp for row in rows})

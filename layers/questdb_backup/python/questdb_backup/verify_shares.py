@@ -46,7 +46,7 @@ class SharesRead:
     def __str__(self) -> str:
         """For the terminal."""
         if self.parts == 1:
-            return "all data read"
+            return "all data that is there was read"
         dates = [f"{number}/{self.parts} {at}" for number, at in enumerate(self.read_at, 1) if at]
         unread = [f"{number}/{self.parts}" for number in self.unread]
         return "\n".join(

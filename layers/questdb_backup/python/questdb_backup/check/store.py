@@ -55,8 +55,22 @@ def _instance(services: Services, inventory: Inventory, name: str, before: Look 
     grace = grace_of(services, after.catalog)
     views = Views(before=then, after=after.catalog)
     report = judge(services.store, inventory, name, views, grace)
+    _tell_noted(inventory, name, report)
     report.backups = health_of(services.store, inventory, name, views.steady_rows())
     return report
+
+
+def _tell_noted(inventory: Inventory, name: str, report: InstanceReport) -> None:
+    """What an earlier look found damaged is, until `check --repair` has read it whole."""
+    noted = {keys.pack(name, pack) for pack in report.damaged_packs}
+    needed = {known.key for known in inventory.named(keys.pack(name, ""))}
+    for key in sorted(noted & needed):
+        if not inventory.is_damaged(key):
+            inventory.damage(key, "was found damaged before")
+            report.damaged += 1
+            report.problems.append(
+                f"{key} was found damaged before, and a backup needs it; `check --repair` reads it again"
+            )
 
 
 def grace_of(services: Services, catalog: Catalog) -> Grace:

@@ -5,6 +5,7 @@ Exit code 0: done. 1: failed, or problems were found. 2: wrong usage or configur
 
 import argparse
 import importlib
+import io
 import json
 import logging
 import os
@@ -38,6 +39,7 @@ _RESTORE_ONLY = ("restore-timestamp",)
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     signal.signal(signal.SIGTERM, _interrupt)
+    _print_any_name()
     set_up_memory()
     WarningLines.install()
     words = sys.argv[1:] if argv is None else argv
@@ -53,6 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _leave(code)
     return code
+
+
+def _print_any_name() -> None:
+    """A table may be named by what the terminal has no letters for."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave(code: int) -> NoReturn:

@@ -11,6 +11,7 @@ from questdb_backup.errors import ConfigurationError
 from questdb_backup.local.guarding import guard, local_instance
 from questdb_backup.local.options import Place
 from questdb_backup.local.runner import run_backup
+from questdb_backup.questdb.features import parse_version
 from questdb_backup.status.run_lock import is_held
 from questdb_backup.stores.connection_string import parse_connection_string
 
@@ -46,6 +47,9 @@ def check_words(place: Place) -> None:
     """Before anything is begun. For a frozen copy no server is asked, so no connection is looked at."""
     if place.options.source == "frozen":
         parse_connection_string(place.settings.require_object_store())
+        version = place.options.server_version
+        if version is not None and parse_version(version) is None:
+            raise ConfigurationError(f"--server-version '{version}' is no release", "say 9.3.4")
     else:
         place.check_words()
 

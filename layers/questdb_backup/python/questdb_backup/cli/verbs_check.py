@@ -177,7 +177,7 @@ def _instance_lines(report: InstanceReport) -> Iterator[str]:
         if backup.restorable:
             yield f"whole    {backup.backup_timestamp}"
             continue
-        what = backup.error or f"{backup.damaged_files} files are lost"
+        what = backup.error or f"{backup.damaged_files} files have bytes in what is damaged"
         yield f"damaged  {backup.backup_timestamp}  {what}"
         yield from (f"         {printable(path)}" for path in backup.files[:_SHOWN])
     yield from (

@@ -115,7 +115,7 @@ def restore_request(
         "volume": volume,
         "root": root,
         "instance": instance,
-        "timestamp": arguments.timestamp or restore_timestamp,
+        "timestamp": restore_timestamp if arguments.timestamp is None else arguments.timestamp,
         "server_version": arguments.server_version or environ.get(_VERSION),
         "force": arguments.force,
         "keep_instance": arguments.keep_instance,

@@ -14,6 +14,7 @@ from questdb_backup.errors import BackupToolError, ConfigurationError
 from questdb_backup.instances import read_instances
 from questdb_backup.local.guarding import guard, local_instance
 from questdb_backup.local.options import Place
+from questdb_backup.restore.point import find_instance
 from questdb_backup.restore_point import choose_instance
 from questdb_backup.services import logger
 from questdb_backup.steps.lock import take_lease
@@ -35,7 +36,12 @@ def _backups(_arguments: argparse.Namespace, place: Place) -> Outcome:
     rows = []
     for name in names:
         live = place.services.status.read(name) if place.root or place.options.state else None
-        rows += backup_rows(read_catalog(store, name), live, place.services.now())
+        catalog = read_catalog(store, name)
+        if catalog.last_token == 0:
+            logger.warning(
+                "instance %s has no catalog: `questdb-backup check` tells whether it was lost", name
+            )
+        rows += backup_rows(catalog, live, place.services.now())
     return backups_outcome(rows)
 
 
@@ -58,7 +64,7 @@ def chosen_instance(place: Place) -> str:
     """The instance that a verb is about: named, this root's, or the store's only one."""
     look_after(place)
     wanted = place.settings.instance_name or (local_instance(place) if place.root else None)
-    return choose_instance([known.name for known in read_instances(place.services.store)[0]], wanted)
+    return find_instance(place.services.store, wanted)
 
 
 def _configure_prune(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,8 @@ def guard(place: Place, *, reason: str = "the run died", last_holder: str | None
     with _one_guard_at_a_time(place.state):
         if last_holder is None:
             if is_held(place.state.run_lock):
-                return GuardReport(outcome="running")
+                running = services.status.read(instance)
+                return GuardReport(outcome="running", backup_timestamp=running.run if running else None)
             known = read_holder(place.state.run_lock)
             last_holder = (known.run if known else None) or ""
         live = services.status.read(instance)

@@ -229,5 +229,6 @@ def _output(what: str, result: ExecutionResult) -> dict[str, Any]:
         return output
     name, text = _failure(result)
     if result.status == "ABORTED":
-        raise BackupAbortedError(f"the {what} was aborted: {text}")
+        hint = "the same restore goes on where it stopped" if what == "restore" else ""
+        raise BackupAbortedError(f"the {what} was aborted: {text}", hint)
     raise as_error(name, text)

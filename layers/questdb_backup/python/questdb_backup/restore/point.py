@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from questdb_backup import keys
 from questdb_backup.catalog import BackupRow
 from questdb_backup.catalog_store import read_catalog
-from questdb_backup.errors import DamagedBackupError, NoRestorePointError
+from questdb_backup.errors import DamagedBackupError, NoRestorePointError, UnsupportedFormatError
 from questdb_backup.instances import read_instances
 from questdb_backup.manifest import Manifest, ShardRef, TableRef, read_manifest
 from questdb_backup.restore_point import choose_instance, choose_restore_point
@@ -26,13 +26,30 @@ class RestorePoint:
         return [shard for table in self.manifest.tables for shard in table.shards]
 
 
+def find_instance(store: ObjectStore, asked: str | None) -> str:
+    """The asked instance, or the only one that has complete backups: others never had any.
+
+    Raise as `choose_instance` does.
+    """
+    names = [known.name for known in read_instances(store)[0]]
+    if asked is None and len(names) > 1:
+        names = [name for name in names if _may_have_backups(store, name)] or names
+    return choose_instance(names, asked)
+
+
+def _may_have_backups(store: ObjectStore, name: str) -> bool:
+    try:
+        return read_catalog(store, name).latest_complete() is not None
+    except (DamagedBackupError, UnsupportedFormatError):
+        return True
+
+
 def find_restore_point(store: ObjectStore, asked: str | None, timestamp: str | None) -> RestorePoint:
     """Choose instance and backup, and read the manifest.
 
     Raise NoRestorePointError, ConfigurationError (several instances), DamagedBackupError naming the object.
     """
-    known, _ = read_instances(store)
-    instance = choose_instance([entry.name for entry in known], asked)
+    instance = find_instance(store, asked)
     row = choose_restore_point(complete_rows(store, instance), timestamp)
     return RestorePoint(instance=instance, row=row, manifest=read_point(store, instance, row))
 
@@ -48,7 +65,8 @@ def complete_rows(store: ObjectStore, instance: str) -> list[BackupRow]:
     if catalog.last_token == 0 and not catalog.rows:
         raise NoRestorePointError(
             f"{key} is missing from {store.location}: the instance has no catalog",
-            "make its first backup, or put the object back where the store keeps versions",
+            "`questdb-backup check` tells whether it was lost, and makes it anew with --rebuild; start no"
+            " backup before. Else make its first one",
         )
     return catalog.complete_rows()
 

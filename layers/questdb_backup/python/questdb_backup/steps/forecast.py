@@ -36,6 +36,7 @@ class _Notes:
     def __init__(self) -> None:
         self.refused: list[str] = []
         self.warnings: list[str] = []
+        self.is_leased = False
 
     def add(self, finding: Finding) -> None:
         text = f"{finding.text}. Hint: {finding.hint}."
@@ -104,7 +105,10 @@ def _ask_server(services: Services, notes: _Notes) -> str | None:
     """The server's version; None where it cannot be asked, or is not this root's."""
     try:
         state = services.database.read()
-    except (DatabaseUnavailableError, DatabaseRejectedError) as error:
+    except DatabaseRejectedError as error:
+        notes.refused.append(str(error))
+        return None
+    except DatabaseUnavailableError as error:
         notes.warnings.append(f"{error.fact}: without its version every partition counts as changed")
         return None
     try:
@@ -115,15 +119,18 @@ def _ask_server(services: Services, notes: _Notes) -> str | None:
     try:
         refuse_held(state.checkpoint)
     except CheckpointHeldError as error:
-        notes.refused.append(str(error))
+        if not notes.is_leased:  # else it is that run's, most likely: nobody should release it by hand
+            notes.refused.append(str(error))
     return state.version
 
 
 def _judge_lease(notes: _Notes, catalog: Catalog, now: str) -> None:
     lease = catalog.lease
     if lease is not None and lease.expires_at > now:
+        notes.is_leased = True
         notes.refused.append(
-            f"a {lease.purpose} is running or has died; its lease ends at {lease.expires_at}"
+            f"a {lease.purpose} is running or has died; its lease ends at {lease.expires_at}."
+            " Hint: `questdb-backup guard` tells which, and ends a dead one."
         )
 
 

@@ -32,12 +32,12 @@ def read_gpt(device: Device) -> PartitionTable | None:
     A backup alone, with no trace of a primary, is left over from an older use of the disk: it does not count.
     Raise DamagedVolumeError where both are damaged.
     """
-    if not _is_protected(device):
-        return None
     traces = [sector for sector in _SECTORS if read_clipped(device, sector, 8) == _SIGNATURE]
     for sector in traces:
         if slots := _read_table(device, sector, 1):
             return slots
+    if not traces and not _is_protected(device):
+        return None
     for sector in traces or _SECTORS:
         for place in _backup_places(device, sector):
             if slots := _read_table(device, sector, place):
