@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from questdb_backup.errors import SourceFileError
+from questdb_backup.source import wal
 from questdb_backup.source.base import PlannedFile, PlannedGroup, PlannedTable
 from questdb_backup.source.path import CheckpointSource, LocalTree
 from questdb_backup.source.state import load_table
@@ -78,7 +79,11 @@ def test_a_torn_offset_takes_the_texts_whole(table: OneTable) -> None:
     assert (file.size, file.exact, file.required) == (114, False, True)
 
 
-def test_only_what_is_pending_of_the_wal_is_listed(table: OneTable) -> None:
+@pytest.mark.parametrize("at_once", [1, 1 << 18])
+def test_only_what_is_pending_of_the_wal_is_listed(
+    table: OneTable, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wal, "_RECORDS_AT_ONCE", at_once)
     files = planned(table)
     assert [path for path in files if "/wal" in path] == [
         f"{LIVE}/wal2",

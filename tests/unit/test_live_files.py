@@ -4,18 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from questdb_backup import unit_cutting
 from questdb_backup.errors import SourceFileError
 from questdb_backup.manifest import Entry, Group
 from questdb_backup.questdb.base import Fence
 from questdb_backup.shards import ShardCutter
-from questdb_backup.source.base import EntryKind, PlannedFile
+from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup
 from questdb_backup.steps.complete import complete_backup
 from questdb_backup.steps.lock import acquire_lock, release_lock
 from questdb_backup.steps.plan import plan_backup
 from questdb_backup.steps.run import Run
 from questdb_backup.steps.upload import upload_partitions
-from questdb_backup.unit_cutting import cut_piece
-from questdb_backup.units import UnitFile
+from questdb_backup.unit_cutting import cut_piece, cut_units
+from questdb_backup.units import UnitFile, UnitGroup
 from tests.support.backups import VERSION, make_root, make_services, restore_by_steps
 
 
@@ -52,3 +53,21 @@ def test_a_backup_that_names_a_path_twice_is_not_made() -> None:
     cutter = ShardCutter(write=lambda digest, plain: digest, known={})
     with pytest.raises(SourceFileError, match=r"'db/t~1/_id\.c' twice"):
         cutter.add(Group(table="t~1", partition="", signature=None, entries=(entry, entry)))
+
+
+def test_the_index_of_a_live_file_stays_with_it_in_one_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker that reads ``_event`` first has its index at least as long as that says."""
+    monkeypatch.setattr(unit_cutting, "UNIT_FILES", 2)
+    names = ("a.d", "_event", "_event.i", "b.d", "b.d.i")
+    files = tuple(
+        PlannedFile(
+            path=name, kind=EntryKind.FILE, mode=0, size=10, exact=False, grows=name.startswith("_event")
+        )
+        for name in names
+    )
+    group = PlannedGroup(table="t", partition="", signature=None, files=files)
+    units = [
+        [piece.file.path for item in share if isinstance(item, UnitGroup) for piece in item.files]
+        for share in cut_units([group])
+    ]
+    assert units == [["a.d", "_event", "_event.i"], ["b.d", "b.d.i"]]

@@ -32,6 +32,16 @@ def test_a_store_without_the_instance_that_the_root_names_is_told_of(
     assert "see that the disk is mounted" in caplog.text
 
 
+def test_a_root_that_gets_another_name_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_root(tmp_path / "root")
+    services = make_services(root)
+    for name in ("first-name-given", "other-name-given"):
+        named = replace(services, config=replace(services.config, instance_name=name, root=root))
+        with caplog.at_level(logging.WARNING, "questdb_backup"):
+            assert resolve_instance(named).name == name
+    assert "was instance first-name-given, it is other-name-given from now on" in caplog.text
+
+
 def test_a_lost_catalog_is_looked_for_before_a_backup_is_made(tmp_path: Path) -> None:
     services = make_services(make_root(tmp_path / "root"))
     back_up(services)

@@ -70,6 +70,33 @@ def test_the_staging_of_another_backup_of_ours_is_started_anew(
     assert not (new_root / STAGING).exists()
 
 
+def test_a_restore_that_is_killed_twice_in_its_last_step_ends_well(
+    stored: Services, new_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restore, units = planned(stored, new_root)
+    for unit in units:
+        download_partitions(stored, restore, unit)
+
+    def die(_: object) -> None:
+        raise SystemExit
+
+    def die_midway(staging: Staging) -> None:
+        (staging.path / "placing.json").unlink()
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "mark_placed", die)  # after `db` was renamed
+        with pytest.raises(SystemExit):
+            complete_restore(stored, restore)
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "clear", die_midway)
+        with pytest.raises(SystemExit):
+            complete_restore(stored, restore)
+    complete_restore(stored, restore)
+    assert (new_root / "db").is_dir()
+    assert not (new_root / STAGING).exists()
+
+
 def test_who_interrupts_the_last_step_is_told_that_the_database_is_in_place(
     stored: Services, new_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

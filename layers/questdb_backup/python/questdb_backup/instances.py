@@ -81,6 +81,8 @@ def resolve_instance(services: Services) -> Instance:
         instance = _choose(known, name, data_id, config.stack_id)
         if instance in known or _register(services.store, known, version, instance):
             if root and read_name(root) != instance.name:
+                if named is not None:
+                    logger.warning("%s was instance %s, it is %s from now on", root, named, instance.name)
                 with suppress(OSError):  # a setting gives the name: a frozen copy may be read-only
                     _write_name(root, instance.name, claim=False)
             return instance

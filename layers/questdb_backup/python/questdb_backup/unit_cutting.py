@@ -83,13 +83,22 @@ def _cut_group(group: PlannedGroup, limit: int, locate: Locate) -> Iterator[Unit
         for located in locate(group, file):
             for piece in (located,) if located.bytes <= step else _pieces(located, step):
                 length = piece.bytes
-                if pieces and (size + length > limit or len(pieces) >= UNIT_FILES):
+                is_full = size + length > limit or len(pieces) >= UNIT_FILES
+                if pieces and is_full and not _belongs_to(piece, pieces[-1]):
                     yield _part(group, pieces)
                     pieces, size = [], 0
                 pieces.append(piece)
                 size += length
     if pieces:
         yield _part(group, pieces)
+
+
+def _belongs_to(piece: UnitFile, before: UnitFile) -> bool:
+    """Whether it is the index of the file before it, as ``_event.i`` of ``_event``.
+
+    Where the server writes on, what refers has to be read before what it refers to, by one worker.
+    """
+    return piece.file.grows and piece.file.path == f"{before.file.path}.i"
 
 
 def _part(group: PlannedGroup, pieces: list[UnitFile]) -> UnitGroup:

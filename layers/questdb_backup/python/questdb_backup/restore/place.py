@@ -69,7 +69,6 @@ def place(staging: Staging, instance_name: str | None, *, rebuild_indexes: bool 
         if placing.undo():
             staging.end_placing()
         raise
-    staging.mark_placed()
     return placing.notes()
 
 

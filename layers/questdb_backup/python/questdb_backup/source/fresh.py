@@ -54,7 +54,7 @@ def refuse_foreign_root(root: Path, started_at: str) -> None:
     found = "is missing" if not made_at else "is older than the checkpoint"
     raise PreflightError(
         f"{folder} {found}: the server that was asked does not serve {root}",
-        f"{_ONE_SERVER}; with an absolute cairo.root the checkpoint stands beside that folder",
+        f"{_ONE_SERVER}; an absolute cairo.root puts the checkpoint elsewhere: set cairo.root=db",
     )
 
 

@@ -28,6 +28,8 @@ from questdb_backup.source.listing import (
 SEQUENCER = "txn_seq"
 _LOG = "_txnlog"
 _HEADER_BYTES = 24
+_RECORDS_AT_ONCE = 1 << 18
+"""7 MiB of the log: a table that was suspended may have tens of millions to apply."""
 _WAL = re.compile(r"wal\d+", re.ASCII)
 
 
@@ -86,11 +88,12 @@ def pending_segments(
     log = f"{DB}/{table}/{SEQUENCER}/{_LOG}"
     if last_txn is None or last_txn < 0 or not _is_v1(tree, log):
         return None
-    records = max(0, last_txn - applied)
     found: dict[int, set[int]] = {}
     try:
-        for wal, segment in segments(read_needed(tree, log, log_size(applied), records * RECORD_SIZE)):
-            found.setdefault(wal, set()).add(segment)
+        for first in range(applied, last_txn, _RECORDS_AT_ONCE):
+            count = min(_RECORDS_AT_ONCE, last_txn - first)
+            for wal, segment in segments(read_needed(tree, log, log_size(first), count * RECORD_SIZE)):
+                found.setdefault(wal, set()).add(segment)
     except UnknownLayout:
         return None
     return found
