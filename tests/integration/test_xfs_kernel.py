@@ -135,6 +135,25 @@ def test_times_of_replayed_inodes_are_as_the_kernel_has_them(outer: Path, big_ti
     assert len(got) > 10
 
 
+def test_a_volume_that_was_just_grown_reads_as_the_kernel_reads_it(outer: Path) -> None:
+    """Its superblock in place is the old one yet; the log has the new one, and inodes behind the old end."""
+    image = outer / "grown.img"
+    with image.open("wb") as file:
+        file.truncate(900 << 20)
+    run("mkfs.xfs", "-q", "-d", "size=400m", image)
+    with mounted(image, outer / "grown") as folder:
+        run("xfs_growfs", folder)
+        for number in range(1500):
+            parent = folder / f"{number % 50}"
+            parent.mkdir(exist_ok=True)
+            (parent / f"{number}.d").write_bytes(os.urandom(3000))
+        os.sync()
+        snapshot = clone(image, outer / "grown.snapshot")
+        seen = _agree(snapshot, "grown")
+        assert seen is not None
+        assert len(seen) == 1550
+
+
 @pytest.mark.parametrize("variant", _TORN, ids=lambda variant: variant.name)
 def test_torn_last_writes_are_dropped_as_the_kernel_drops_them(outer: Path, variant: Variant) -> None:
     chance, kinds = random.Random(variant.name), tuple(TEARS)

@@ -6,6 +6,7 @@ import pytest
 
 from questdb_backup import keys
 from questdb_backup.check.repair import Wanted, repair
+from questdb_backup.check.store import check_store
 from questdb_backup.errors import BackupInProgressError, ConfigurationError, DamagedBackupError
 from questdb_backup.steps.lock import acquire_lock
 from tests.support.backups import INSTANCE, put_over, the_manifest
@@ -60,6 +61,16 @@ def test_a_flipped_bit_is_found_by_reading_all_a_share_or_the_pack_by_name(chain
     assert added == [names[0]]
     assert "does not match its digest" in report.problems[0]
     assert chain.catalog().damaged_packs == (names[0],)
+
+
+def test_what_was_noted_is_not_called_whole_by_a_later_look(chain: Chain) -> None:
+    first, *_ = packs(chain)
+    flip(chain, first)
+    repair(chain.services, INSTANCE, ALL)
+    report = check_store(chain.services)
+    assert not report.ok
+    assert "was found damaged before" in report.instances[0].problems[0]
+    assert not all(backup.restorable for backup in report.instances[0].backups)
 
 
 def test_a_pack_that_is_whole_again_is_struck_off(chain: Chain) -> None:

@@ -243,6 +243,23 @@ class TestLive:
         assert "a checkpoint is held already" in reason
         assert server.read().checkpoint == held
 
+    def test_of_the_checkpoint_of_a_running_backup_nobody_is_told_to_release_it(
+        self, services: Services, run: Any, server: InMemoryQuestDB, table: OneTable, text: str
+    ) -> None:
+        backed_up(run)
+        name = read_name(table.root)
+        assert name is not None
+        now = services.now()
+        update_catalog(
+            open_store(text, max_connections=1),
+            name,
+            lambda before: acquire(before, holder="other", purpose="backup", now=now, term_seconds=600.0),
+        )
+        server.create_checkpoint(Fence(db_now=server.read().now, window_seconds=5))
+
+        (reason,) = forecast_backup(services).refused
+        assert "questdb-backup guard" in reason
+
     def test_a_server_of_another_root_is_told_and_its_version_not_believed(
         self, services: Services, server: InMemoryQuestDB, run: Any
     ) -> None:
