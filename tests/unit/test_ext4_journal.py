@@ -110,7 +110,7 @@ def test_an_open_transaction_is_left_out_and_a_damaged_one_is_refused(tree: Path
     with pytest.raises(DamagedVolumeError, match="fails its checksum"):
         first_data((logged + 1024 + 0x10, b"1234"))
     with pytest.raises(DamagedVolumeError, match="fails its checksum"):
-        first_data((logged - 1, b"x"))
+        first_data((logged - 1, bytes([content[logged - 1] ^ 1])))
 
 
 @needs_e2fsprogs
