@@ -156,10 +156,10 @@ class Planner:
 
     def _unit(self, number: int, items: tuple[UnitItem, ...], *, settled: bool) -> Unit:
         """The unit, with where the chunks of what it reads may be stored already."""
-        stretches = _stretches(items)
-        if not stretches:
+        read = _read_of(items)
+        if not read:
             return Unit(number=number, items=items, settled=settled, volumes=self._volumes)
-        base = tuple(self._shards(stretches))
+        base = tuple(self._shards(read))
         first, last = place_of(items[0]), place_of(items[-1], end=True)
         return Unit(
             number=number,
@@ -171,9 +171,9 @@ class Planner:
             spent=tuple(sorted(self.spent.intersection(name for shard in base for name in shard.packs))),
         )
 
-    def _shards(self, stretches: dict[str, list[str]]) -> Iterator[ShardRef]:
-        """Shards of the previous backup with the same stretches of the same tables."""
-        for name, partitions in stretches.items():
+    def _shards(self, read: dict[str, list[str]]) -> Iterator[ShardRef]:
+        """Shards of the previous backup that hold one of the partitions."""
+        for name, partitions in read.items():
             if name in self._tables:
                 for shard in self._tables[name].shards:
                     at = bisect_left(partitions, shard.first)
@@ -198,7 +198,7 @@ def _note(settled: Settled, share: tuple[UnitItem, ...], number: int) -> None:
             settled[item.table].note(item, number)
 
 
-def _stretches(items: tuple[UnitItem, ...]) -> dict[str, list[str]]:
+def _read_of(items: tuple[UnitItem, ...]) -> dict[str, list[str]]:
     """The partitions that are read, by table, in order."""
     found: dict[str, set[str]] = {}
     for item in items:

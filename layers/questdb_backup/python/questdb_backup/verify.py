@@ -91,7 +91,7 @@ def verify(
         return Report(problems=[str(error)])  # an instance that is known has a catalog
     if timestamp is not None:
         rows = [choose_restore_point(rows, timestamp)]
-    if not rows:
+    if not rows and timestamp is None:
         return Report(problems=[f"instance {instance} has no complete backup"])
     report = _Check(services, instance).run(rows, share)
     if share is not None and timestamp is None:

@@ -36,7 +36,7 @@ class _Notes:
     def __init__(self) -> None:
         self.refused: list[str] = []
         self.warnings: list[str] = []
-        self.is_leased = False
+        self.is_backing_up = False
 
     def add(self, finding: Finding) -> None:
         text = f"{finding.text}. Hint: {finding.hint}."
@@ -119,7 +119,7 @@ def _ask_server(services: Services, notes: _Notes) -> str | None:
     try:
         refuse_held(state.checkpoint)
     except CheckpointHeldError as error:
-        if not notes.is_leased:  # else it is that run's, most likely: nobody should release it by hand
+        if not notes.is_backing_up:  # else it is that run's, most likely: nobody should release it by hand
             notes.refused.append(str(error))
     return state.version
 
@@ -127,7 +127,7 @@ def _ask_server(services: Services, notes: _Notes) -> str | None:
 def _judge_lease(notes: _Notes, catalog: Catalog, now: str) -> None:
     lease = catalog.lease
     if lease is not None and lease.expires_at > now:
-        notes.is_leased = True
+        notes.is_backing_up = lease.purpose == "backup"
         notes.refused.append(
             f"a {lease.purpose} is running or has died; its lease ends at {lease.expires_at}."
             " Hint: `questdb-backup guard` tells which, and ends a dead one."
