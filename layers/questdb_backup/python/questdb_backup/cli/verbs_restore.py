@@ -9,6 +9,7 @@ from typing import Any
 
 from questdb_backup.cli.render import Progress, format_bytes
 from questdb_backup.cli.verb import Outcome, Verb
+from questdb_backup.clock import parse_timestamp
 from questdb_backup.errors import ConfigurationError
 from questdb_backup.local.options import Place
 from questdb_backup.local.runner import run_restore
@@ -110,6 +111,8 @@ def restore_request(
 ) -> dict[str, Any]:
     """The input of the restore's state machine, without what is not given."""
     volume = _volume_request(arguments)
+    if arguments.timestamp is not None:
+        parse_timestamp(arguments.timestamp)  # an empty one, of a variable that is not set, is not the latest
     request = {
         "target": "volume" if volume else None,
         "volume": volume,
