@@ -85,7 +85,7 @@ def plan(snapshot_id: str, store: Path) -> dict[str, Any]:
     torn = opened.origin.torn_tables()
     planner = Planner(services.store, run, Catalog(instance=run.instance), None, 1)
     planner.read_from(opened.volumes, opened.locator.pieces)
-    units = planner.plan(opened.origin, {}, [])
+    planner.plan(opened.origin, {}, [])
     spent = time.process_time() - used
     assert not torn
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -94,7 +94,6 @@ def plan(snapshot_id: str, store: Path) -> dict[str, Any]:
         "plan": spent,
         "process": usage.ru_utime + usage.ru_stime,
         "memory": usage.ru_maxrss * 1024,
-        "units": len(units),
         **opened.api.requests,
     }
 

@@ -13,7 +13,15 @@ from questdb_backup import keys
 from questdb_backup.catalog import Catalog, ManifestRef
 from questdb_backup.catalog_store import read_catalog, update_catalog
 from questdb_backup.codec import compress_text, digest_of
-from questdb_backup.manifest import Group, Manifest, ShardRef, encode_group, encode_manifest, read_manifest
+from questdb_backup.manifest import (
+    Group,
+    Manifest,
+    ShardRef,
+    TableRef,
+    encode_group,
+    encode_manifest,
+    read_manifest,
+)
 from questdb_backup.packs import PackInfo
 from questdb_backup.questdb.base import Database, Fence
 from questdb_backup.restore.request import Restore
@@ -222,6 +230,19 @@ def listing(root: Path, *, without: tuple[str, ...] = ()) -> dict[str, tuple[str
         if name not in without:
             found[name] = ("d", mode, b"") if path.is_dir() else ("f", mode, path.read_bytes())
     return found
+
+
+def bare_manifest(tables: tuple[TableRef, ...], **more: Any) -> Manifest:
+    """A previous backup of these tables, of which no pack is asked for."""
+    facts: dict[str, Any] = dict.fromkeys(("server_version", "data_id", "checkpoint_started_at", "previous"))
+    return Manifest(
+        backup_timestamp="2024-08-24T12:34:56.789123Z",
+        backup_instance_name=INSTANCE,
+        token=1,
+        tables=tables,
+        packs={},
+        **{"source": "path", **facts, **more},
+    )
 
 
 def the_manifest(store: ObjectStore, instance: str = INSTANCE) -> tuple[ManifestRef, Manifest]:

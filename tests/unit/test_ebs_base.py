@@ -11,11 +11,11 @@ from questdb_backup.ebs.blocks import SnapshotDevice
 from questdb_backup.ebs.root import open_server_root
 from questdb_backup.ebs.unchanged import Locator
 from questdb_backup.errors import SnapshotError
-from questdb_backup.manifest import Entry, Group, Manifest, ShardRef, TableRef
+from questdb_backup.manifest import Entry, Group, ShardRef, TableRef
 from questdb_backup.packs import ChunkRef
 from questdb_backup.services import Services
 from questdb_backup.source.base import EntryKind, PlannedFile, PlannedGroup
-from tests.support.backups import make_services
+from tests.support.backups import bare_manifest, make_services
 from tests.support.ext4_images import debugfs, make_image
 from tests.support.memory_direct_api import MemoryDirectApi
 
@@ -55,20 +55,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Services:
 def located(services: Services, api: MemoryDirectApi, *, then: str = "a", now: str = "a") -> Locator:
     """The plan's locator; the root was at ``then``, and is at ``now``."""
     table = TableRef(table="t", name="t", kind="wal", shards=(SHARD,))
-    base = Manifest(
-        backup_timestamp="2024-08-24T12:34:56.789123Z",
-        backup_instance_name="gentle-forest-orchid",
-        token=1,
-        source="ebs",
-        server_version=None,
-        data_id=None,
-        checkpoint_started_at=None,
-        previous=None,
-        tables=(table,),
-        packs={},
-        snapshots=(THEN,),
-        server_root=then,
-    )
+    base = bare_manifest((table,), source="ebs", snapshots=(THEN,), server_root=then)
     devices = (SnapshotDevice(api, NOW.snapshot_id),)
     root = open_server_root([(NOW, devices[0])], server_root=now)
     return planning._locator(services, api, root, (NOW,), devices, base, frozenset())

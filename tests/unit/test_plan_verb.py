@@ -88,6 +88,18 @@ def planned(run: Any, *words: str) -> dict[str, Any]:
     return value
 
 
+def take_lease(services: Services, table: OneTable, text: str, purpose: str) -> None:
+    """As another holder would."""
+    name = read_name(table.root)
+    assert name is not None
+    now = services.now()
+    update_catalog(
+        open_store(text, max_connections=1),
+        name,
+        lambda before: acquire(before, holder="other", purpose=purpose, now=now, term_seconds=600.0),
+    )
+
+
 def backed_up(run: Any) -> dict[str, Any]:
     code, out, err = run("backup", "--frozen", "--json", *VERSION)
     assert code == 0, err
@@ -247,14 +259,7 @@ class TestLive:
         self, services: Services, run: Any, server: InMemoryQuestDB, table: OneTable, text: str
     ) -> None:
         backed_up(run)
-        name = read_name(table.root)
-        assert name is not None
-        now = services.now()
-        update_catalog(
-            open_store(text, max_connections=1),
-            name,
-            lambda before: acquire(before, holder="other", purpose="backup", now=now, term_seconds=600.0),
-        )
+        take_lease(services, table, text, "backup")
         server.create_checkpoint(Fence(db_now=server.read().now, window_seconds=5))
 
         (reason,) = forecast_backup(services).refused
@@ -274,14 +279,7 @@ class TestLive:
         self, services: Services, run: Any, table: OneTable, text: str
     ) -> None:
         backed_up(run)
-        name = read_name(table.root)
-        assert name is not None
-        now = services.now()
-        update_catalog(
-            open_store(text, max_connections=1),
-            name,
-            lambda before: acquire(before, holder="other", purpose="prune", now=now, term_seconds=600.0),
-        )
+        take_lease(services, table, text, "prune")
 
         (reason,) = forecast_backup(services).refused
         assert "a prune is running" in reason

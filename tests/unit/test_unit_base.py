@@ -1,14 +1,13 @@
 """The shards of the previous backup in which a worker looks for chunks."""
 
 from questdb_backup.catalog import Catalog
-from questdb_backup.manifest import KeptShard, Manifest, ShardRef, TableRef
+from questdb_backup.manifest import KeptShard, ShardRef, TableRef
 from questdb_backup.planner import Planner
 from questdb_backup.source.base import EntryKind, PlannedFile
 from questdb_backup.steps.run import Run
 from questdb_backup.stores.memory import MemoryObjectStore
 from questdb_backup.units import UnitFile, UnitGroup
-
-INSTANCE = "gentle-forest-orchid"
+from tests.support.backups import INSTANCE, bare_manifest
 
 
 def shard(number: int) -> ShardRef:
@@ -34,18 +33,7 @@ def read(partition: str) -> UnitGroup:
 def test_only_shards_with_a_partition_that_is_read_are_looked_into() -> None:
     """A late row in an old partition, and new rows in the last: what lies between may be terabytes."""
     shards = [shard(number) for number in range(1, 9)]
-    base = Manifest(
-        backup_timestamp="2024-08-24T12:34:56.789123Z",
-        backup_instance_name=INSTANCE,
-        token=1,
-        source="path",
-        server_version=None,
-        data_id=None,
-        checkpoint_started_at=None,
-        previous=None,
-        tables=(TableRef(table="t", name="t", kind="wal", shards=tuple(shards)),),
-        packs={},
-    )
+    base = bare_manifest((TableRef(table="t", name="t", kind="wal", shards=tuple(shards)),))
     run = Run(instance=INSTANCE, backup_timestamp="2024-08-25T12:34:56.789123Z", token=2)
     planner = Planner(MemoryObjectStore(), run, Catalog(instance=INSTANCE), base, 0)
     between = tuple(KeptShard(table="t", shard=each) for each in shards[2:7])

@@ -64,10 +64,10 @@ def resolve_instance(services: Services) -> Instance:
     config = services.config
     root = config.root if config.source in ("path", "frozen") else None
     data_id = read_data_id(root) if root else None
-    name = config.instance_name
-    if name is None and config.source == "frozen" and root and read_name(root) is None:
-        name = _name_by_data_id(read_instances(services.store)[0], data_id)
     named = read_name(root) if root else None
+    name = config.instance_name
+    if name is None and config.source == "frozen" and root and named is None:
+        name = _name_by_data_id(read_instances(services.store)[0], data_id)
     name = name or (_name_of_root(services.store, root) if root else None)
     for _ in range(_TRIES):
         known, version = read_instances(services.store)

@@ -96,7 +96,6 @@ def _finish(root: Path) -> bool:
     with staging:
         if staging.owner() is None or not staging.is_placed():
             return False
-        staging.mark_placed()  # it may have been inferred, from what is removed now
         staging.remove()
     return True
 

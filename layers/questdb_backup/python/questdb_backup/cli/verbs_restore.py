@@ -118,7 +118,7 @@ def restore_request(
         "volume": volume,
         "root": root,
         "instance": instance,
-        "timestamp": restore_timestamp if arguments.timestamp is None else arguments.timestamp,
+        "timestamp": arguments.timestamp or restore_timestamp,
         "server_version": arguments.server_version or environ.get(_VERSION),
         "force": arguments.force,
         "keep_instance": arguments.keep_instance,

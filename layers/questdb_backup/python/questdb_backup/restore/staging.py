@@ -253,7 +253,8 @@ class Staging(PlanFiles):
             self._unlink(_PLACED)
 
     def remove(self) -> None:
-        """Remove the directory with everything in it."""
+        """Remove the directory of a restore that is in place, with everything in it."""
+        self.mark_placed()  # it may have been inferred, from what goes first
         self.clear()
         self._unlink(_LOCK)
         with wrapped(str(self.path)):

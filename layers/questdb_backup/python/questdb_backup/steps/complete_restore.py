@@ -30,7 +30,6 @@ def complete_restore(services: Services, restore: Restore) -> dict[str, Any]:
         with staging.lock(exclusive=True):
             staging.require(restore)
             notes = [] if staging.is_placed() else _place(services, staging, restore)
-            staging.mark_placed()  # of an earlier try it was inferred, from what is removed now
         staging.remove()
     logger.info("restored %s of %s to %s", restore.backup_timestamp, restore.instance, restore.root)
     return restore.result(*notes, *_advice(restore))
